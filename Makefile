@@ -1,0 +1,58 @@
+# `make demo` migrates a real machine on this one; `make test` proves everything. Both do their own set-up.
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+collection  := collections/ansible_collections/cda/coldmig
+bin         := $(CURDIR)/.venv/bin
+python_code := agent/coldmig_agent agent/build.py gateway/src/coldmig_wire gateway/src/coldmig_gateway \
+               $(collection)/plugins/module_utils
+export PATH := $(bin):$(PATH)
+export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
+export PYTHONPATH := $(CURDIR)/gateway/src
+
+.PHONY: help setup demo test check lint types unit sanity molecule slow build clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:
+	@tests/setup/prepare
+
+demo: setup ## migrate a real machine, from its ISO to its login prompt in the cloud (DEMO="--firmware uefi")
+	@python -m tests.e2e.demo $(DEMO)
+
+test: check sanity molecule slow ## everything: lint, unit, sanity, molecule, integration, end to end
+
+check: setup lint types unit ## the quick part
+
+lint:
+	ruff check .
+	ruff format --check .
+	yamllint --strict .
+	ansible-lint --offline --profile production
+	antsibull-changelog lint $(collection)
+	antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck $(collection)
+
+types:
+	mypy $(python_code)
+
+unit:
+	python -m pytest -q -n 2 -m "not slow and not e2e"
+
+sanity: setup
+	tests/sanity/run
+
+molecule: setup
+	cd $(collection) && molecule test --all
+
+slow: setup
+	python -m pytest -v -m "slow or e2e"
+
+build: setup ## the collection's artifact, in build/
+	mkdir -p build
+	ansible-galaxy collection build --force --output-path build $(collection)
+
+clean: ## what the targets left in the checkout (the caches outside it stay)
+	rm -rf build .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .ansible $(collection)/tests/output
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
