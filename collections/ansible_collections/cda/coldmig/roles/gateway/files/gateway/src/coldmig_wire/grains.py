@@ -25,7 +25,7 @@ _RAW_BIT = 1 << 31
 _LENGTH_MASK = (1 << 24) - 1
 _LEVEL = 1
 _SAMPLE = 512
-_SAMPLES = 8
+_SAMPLES = 4
 _ZERO_GRAIN = bytes(GRAIN)
 _ZERO_CHUNK = bytes(CHUNK)
 #: ISA-L's stub declares its exception class as an instance.
@@ -92,11 +92,12 @@ def encode_chunk(raw: _Buffer) -> bytes:
     size = len(raw)
     if not 1 <= size <= CHUNK:
         raise ValueError(f"raw: {size} bytes, must be 1 to {CHUNK}")
+    view = memoryview(raw)
     table: list[int] = []
     stored: list[_Buffer] = []
     paying = True
     for start in range(0, size, GRAIN):
-        grain = raw[start : start + GRAIN]
+        grain = view[start : start + GRAIN]
         if is_zero(grain):
             table.append(0)
             continue
@@ -116,8 +117,8 @@ def _pays(deflated: int, plain: int) -> bool:
     return deflated < plain and deflated <= plain - plain // 16
 
 
-def _sample_pays(grain: _Buffer) -> bool:
-    sample = b"".join(bytes(grain[start : start + _SAMPLE]) for start in range(0, len(grain), GRAIN // _SAMPLES))
+def _sample_pays(grain: memoryview) -> bool:
+    sample = b"".join(grain[start : start + _SAMPLE] for start in range(0, len(grain), GRAIN // _SAMPLES))
     return _pays(len(isal_zlib.compress(sample, _LEVEL)), len(sample))
 
 
