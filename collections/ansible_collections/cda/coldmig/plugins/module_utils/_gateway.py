@@ -5,7 +5,7 @@
 """Typed client for the control plane of the gateway (``/api/v1``) and for the finished images of its data plane.
 
 Knows nothing of AnsibleModule: modules, the inventory plugin and tests use the same class. Every method raises the
-errors of ``_errors``; ``find_…``, ``template`` and ``migration`` return None for what does not exist or may not be seen:
+errors of ``_errors``; ``find_…``, ``template`` and ``migration`` return None for what is not there or may not be seen:
 the gateway does not tell the two apart.
 """
 
@@ -233,18 +233,19 @@ class GatewayClient:
         return t.cast("Template | None", self._object_or_none(f"/templates/{_segment(template_id)}"))
 
     def find_template(self, name_or_id: str, organization: str | None = None) -> Template | None:
-        """The template with this name or id. Raises InputError when several organizations have one of this name."""
+        """The template with this id or name. Raises InputError when several organizations have one of this name."""
         if UUID.fullmatch(name_or_id):
             found = self.template(name_or_id)
-            # An id of another organization is as unknown as none, and a template may be named like an id.
             if found is not None and organization in (None, found["organization"]):
                 return found
-        named = list(self.templates(name=name_or_id, organization=organization))
+        return self.find_template_by_name(name_or_id, organization)
+
+    def find_template_by_name(self, name: str, organization: str | None = None) -> Template | None:
+        """The template with this name. Raises InputError when several organizations have one."""
+        named = list(self.templates(name=name, organization=organization))
         if len(named) > 1:
             owners = ", ".join(sorted(item["organization"] for item in named))
-            raise InputError(
-                "organization", organization, f"needed, as several have a template {name_or_id!r}: {owners}"
-            )
+            raise InputError("organization", organization, f"several have a template {name!r}, name one of: {owners}")
         return named[0] if named else None
 
     def create_template(self, body: t.Mapping[str, t.Any]) -> Template:

@@ -1,0 +1,108 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection cda.coldmig: this module utility may change in any release.
+"""What a template must look like, from the options of the module ``template``. No I/O.
+
+The gateway checks all of it again. It is checked here too so that check mode tells the truth.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import typing as t
+
+from ansible_collections.cda.coldmig.plugins.module_utils._errors import InputError
+
+ORGANIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+ORGANIZATION_EXPECTED = "1 to 63 letters, digits, '_', '.' and '-', the first a letter or digit"
+PLACEHOLDERS = ("{name}", "{serial}", "{id}")
+
+DEFAULTS: t.Mapping[str, t.Any] = {
+    "description": "",
+    "auto_start": False,
+    "power_on": False,
+    "name_pattern": "{name}",
+    "limits": {"max_migrations": None, "max_disk_bytes": None, "max_total_bytes": None},
+}
+WRITABLE = ("name", "organization", "description", "destination", "auto_start", "power_on", "name_pattern", "limits")
+
+
+def check_organization(field: str, value: str) -> None:
+    """Raise InputError unless the value can be the name of an organization."""
+    if not ORGANIZATION.fullmatch(value):
+        raise InputError(field, value, ORGANIZATION_EXPECTED)
+
+
+def check_destination(destination: t.Mapping[str, t.Any]) -> None:
+    """Raise InputError for a destination that contradicts itself."""
+    for name in ("vdc", "storage_profile", "vapp"):
+        value = destination.get(name)
+        if value is not None and not value.strip():
+            raise InputError(f"destination.{name}", value, "a name that is not empty")
+    for index, network in enumerate(destination["networks"]):
+        field = f"destination.networks[{index}]"
+        mode, address = network["ip_mode"], network["ip"]
+        if not network["network"].strip():
+            raise InputError(f"{field}.network", network["network"], "a name that is not empty")
+        if mode != "MANUAL":
+            if address is not None:
+                raise InputError(f"{field}.ip", address, f"only with ip_mode MANUAL, which is {mode} here")
+            continue
+        if address is None:
+            raise InputError(f"{field}.ip", address, "an IP address is needed with ip_mode MANUAL")
+        try:
+            ipaddress.ip_address(address)
+        except ValueError as error:
+            raise InputError(f"{field}.ip", address, "an IP address without a prefix length") from error
+
+
+def check_name_pattern(pattern: str) -> None:
+    """Raise InputError unless the pattern has placeholders and beside them only what is good in a VM's name."""
+    rest = pattern
+    for placeholder in PLACEHOLDERS:
+        rest = rest.replace(placeholder, "")
+    # Without a placeholder every VM made from the template would have the same name.
+    if rest == pattern or not re.fullmatch(r"[A-Za-z0-9._-]*", rest):
+        allowed = ", ".join(PLACEHOLDERS)
+        raise InputError(
+            "name_pattern",
+            pattern,
+            f"at least one of {allowed}, and beside them only letters, digits, '.', '_' and '-'",
+        )
+
+
+def check_limits(limits: t.Mapping[str, int | None]) -> None:
+    """Raise InputError for a limit that would let nothing through."""
+    for name, value in limits.items():
+        if value is not None and value < 1:
+            raise InputError(f"limits.{name}", value, "a whole number from 1 on, or nothing for no limit")
+
+
+def check_options(options: t.Mapping[str, t.Any]) -> None:
+    """Check all options of a template that are given. Raises InputError for the first that is wrong."""
+    if not options["name"].strip():
+        raise InputError("name", options["name"], "a name that is not empty")
+    if options.get("organization") is not None:
+        check_organization("organization", options["organization"])
+    if options.get("destination") is not None:
+        check_destination(options["destination"])
+    if options.get("name_pattern") is not None:
+        check_name_pattern(options["name_pattern"])
+    if options.get("limits") is not None:
+        check_limits(options["limits"])
+
+
+def wanted_template(options: t.Mapping[str, t.Any], current: t.Mapping[str, t.Any] | None) -> dict[str, t.Any]:
+    """The writable fields as they shall be.
+
+    An option that is None keeps what *current* has; without *current* it gets its default. ``destination`` and
+    ``limits`` are replaced as a whole. Raises InputError when a new template lacks its destination.
+    """
+    base = DEFAULTS if current is None else current
+    given = {name: options[name] for name in WRITABLE if options.get(name) is not None}
+    wanted = {name: base[name] for name in WRITABLE if name in base} | given
+    if "destination" not in wanted:
+        raise InputError("destination", None, "needed to create a template")
+    return wanted

@@ -1,0 +1,248 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: migration_info
+short_description: List cold migrations
+version_added: 0.1.0
+description:
+  - Lists the migrations that the token may see, newest first, with what the agent found and how far the copy is.
+author:
+  - CDA cold migration maintainers (@cda)
+extends_documentation_fragment:
+  - cda.coldmig.gateway
+  - cda.coldmig.attributes
+  - cda.coldmig.attributes.info_module
+  - cda.coldmig.attributes.actiongroup_gateway
+options:
+  migration:
+    description:
+      - Only the migration with this id, or those with exactly this name.
+      - The other filters apply as well.
+    type: str
+  states:
+    description: Only migrations in one of these states.
+    type: list
+    elements: str
+    choices:
+      - waiting
+      - confirmed
+      - copying
+      - copied
+      - importing
+      - finished
+      - failed
+      - canceled
+    default: []
+  template:
+    description: Only migrations of the template with this id or name.
+    type: str
+  organization:
+    description: Only migrations of this organization.
+    type: str
+  audit:
+    description: Whether to add the audit trail of each migration.
+    type: bool
+    default: false
+seealso:
+  - module: cda.coldmig.migration
+  - plugin: cda.coldmig.migrations
+    plugin_type: inventory
+"""
+
+EXAMPLES = r"""
+- name: What waits for a confirmation
+  cda.coldmig.migration_info:
+    gateway_url: https://gateway.example.com:8443
+    gateway_token: "{{ lookup('ansible.builtin.env', 'COLDMIG_GATEWAY_TOKEN') }}"
+    gateway_ca_path: /etc/coldmig/ca.pem
+    states:
+      - waiting
+  register: waiting
+
+- name: Wait until one is copied
+  cda.coldmig.migration_info:
+    migration: 8a9df7ab-5dd7-4d3c-9f6e-0f7a0d4f6f11
+  register: one
+  until: one.migrations[0].state not in ['waiting', 'confirmed', 'copying']
+  retries: 360
+  delay: 10
+"""
+
+RETURN = r"""
+migrations:
+  description: The migrations, newest first. Empty if there is none.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    id:
+      description: Identifier of the migration.
+      type: str
+      sample: 8a9df7ab-5dd7-4d3c-9f6e-0f7a0d4f6f11
+    name:
+      description: Name of the VM.
+      type: str
+      sample: erp-db-01
+    organization:
+      description: Organization that it belongs to.
+      type: str
+      sample: acme
+    template:
+      description: Template that it was registered under.
+      type: dict
+      sample:
+        id: 5f2c7d1e-6f0b-4a7e-9a55-2f1f0a6f3f2b
+        name: erp
+    state:
+      description:
+        - State of the migration, one of V(waiting), V(confirmed), V(copying), V(copied), V(importing), V(finished),
+          V(failed), V(canceled).
+      type: str
+      sample: copying
+    reason:
+      description: Why it failed or was canceled.
+      type: str
+      sample:
+    detail:
+      description: More about the reason.
+      type: str
+      sample:
+    created_at:
+      description: Time at which the machine registered, UTC.
+      type: str
+      sample: "2026-03-02T09:00:00Z"
+    updated_at:
+      description: Time of the last change, UTC.
+      type: str
+      sample: "2026-03-02T09:01:10Z"
+    source_ip:
+      description: Address that the machine registered from.
+      type: str
+      sample: 192.0.2.17
+    machine:
+      description: What the agent found, hardware, guest operating system and warnings.
+      type: dict
+      sample:
+        vendor: QEMU
+        product: Standard PC
+        firmware: efi
+        cpu:
+          sockets: 1
+          cores_per_socket: 2
+          threads: 2
+          model: QEMU Virtual CPU
+        memory_bytes: 1073741824
+        guest:
+          os_type: linux
+          id: debian
+          version: "12"
+          hostname: erp-db-01
+        warnings: []
+    destination:
+      description: Where the VM arrives, see M(cda.coldmig.template).
+      type: dict
+      sample:
+        vdc: acme-vdc-1
+        storage_profile: gold
+        vapp:
+        networks: []
+    power_on:
+      description: Whether the VM is powered on at the end.
+      type: bool
+      sample: true
+    disks:
+      description: The disks, sizes in bytes, with the number of chunks that the site has.
+      type: list
+      elements: dict
+      sample:
+        - index: 0
+          size_bytes: 3221225472
+          chunks: 3072
+          have_chunks: 1024
+          verified: false
+          digest:
+    progress:
+      description: Last report of the agent.
+      type: dict
+      sample:
+        phase: copy
+        message: copying disk 0
+    refs:
+      description: What was made at the destination so far.
+      type: dict
+      sample:
+        vcenter_vm:
+        vcd_vapp:
+        vcd_vm:
+    audit:
+      description: Who did what and when, in order.
+      returned: O(audit=true)
+      type: list
+      elements: dict
+      sample:
+        - at: "2026-03-02T09:00:00Z"
+          actor: iso
+          event: enrolled
+          from:
+          to: waiting
+          detail: {}
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.cda.coldmig.plugins.module_utils._argspec import gateway_options, reporting_errors
+from ansible_collections.cda.coldmig.plugins.module_utils._gateway import UUID, GatewayClient, Migration
+from ansible_collections.cda.coldmig.plugins.module_utils._migration import STATES
+
+
+def matching(gateway: GatewayClient, options: dict[str, t.Any]) -> t.Iterator[Migration]:
+    """The migrations that were asked for."""
+    wanted = options["migration"]
+    if wanted is not None and UUID.fullmatch(wanted):
+        found = gateway.migration(wanted)
+        candidates: t.Iterable[Migration] = [] if found is None else [found]
+        # One was read by its id, past the filters that the gateway applies to lists.
+        yield from (item for item in candidates if _passes(item, options))
+        return
+    listed = gateway.migrations(
+        states=options["states"], template=options["template"], organization=options["organization"], text=wanted
+    )
+    yield from (item for item in listed if wanted in (None, item["name"]))
+
+
+def _passes(migration: Migration, options: dict[str, t.Any]) -> bool:
+    template = options["template"]
+    return (
+        (not options["states"] or migration["state"] in options["states"])
+        and template in (None, migration["template"]["id"], migration["template"]["name"])
+        and options["organization"] in (None, migration["organization"])
+    )
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            **gateway_options(),
+            "migration": {"type": "str"},
+            "states": {"type": "list", "elements": "str", "choices": list(STATES), "default": []},
+            "template": {"type": "str"},
+            "organization": {"type": "str"},
+            "audit": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    with reporting_errors(module), GatewayClient.from_options(module.params) as gateway:
+        migrations: list[dict[str, t.Any]] = [dict(item) for item in matching(gateway, module.params)]
+        if module.params["audit"]:
+            for item in migrations:
+                item["audit"] = list(gateway.audit(item["id"]))
+    module.exit_json(changed=False, migrations=migrations)
+
+
+if __name__ == "__main__":
+    main()
