@@ -1,0 +1,475 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs machines in QEMU for the tests: firmware, CD, disks and NICs as wanted, serial console in a file, QMP.
+
+KVM is used only where it was seen to boot a guest from its firmware (`/dev/kvm` may exist and still not do that);
+otherwise QEMU's own translator (TCG) runs the machine, several times slower, and time limits are scaled for it.
+Machines get user-mode networking only; the host is 10.0.2.2 for them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+QEMU = "qemu-system-x86_64"
+OVMF = Path("/usr/share/OVMF")
+# How much longer things take without KVM: generous, because a limit is there to end a hang, not to measure.
+TCG_SCALE = 8.0
+PROBE_SECONDS = 20.0
+_ESCAPES = re.compile(r"\x1b\[[0-9;?=]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>78cDM]|\x1b\][^\x07]*\x07|\r")
+
+
+class MachineError(RuntimeError):
+    """A machine could not be started, died, or did not say in time what it should have said."""
+
+
+class Accelerator(StrEnum):
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+class Firmware(StrEnum):
+    BIOS = "bios"
+    UEFI = "uefi"
+
+
+class Controller(StrEnum):
+    """Disk controllers; where VMware has the same hardware, QEMU's twin of it (LSI parallel has none)."""
+
+    PVSCSI = "pvscsi"
+    LSI_SAS = "lsilogic-sas"
+    AHCI = "ahci"
+    NVME = "nvme"
+    IDE = "ide"
+    VIRTIO_SCSI = "virtio-scsi"
+    VIRTIO_BLK = "virtio-blk"
+
+
+class MediumAs(StrEnum):
+    """How the ISO is presented: as an optical drive, a USB stick, or a USB optical drive (virtual media of a BMC)."""
+
+    CD = "cd"
+    USB_STICK = "usb-stick"
+    USB_CD = "usb-cd"
+
+
+def _boot_sector() -> bytes:
+    """Writes 0x31 to QEMU's isa-debug-exit port 0xf4 (QEMU then ends with status 0x31 * 2 + 1) and halts."""
+    code = bytes([0xB0, 0x31, 0xE6, 0xF4, 0xF4, 0xEB, 0xFD])
+    return code.ljust(510, b"\0") + b"\x55\xaa"
+
+
+def kvm_boots(seconds: float = PROBE_SECONDS) -> bool:
+    """True if a guest under KVM gets through its firmware to a boot sector within the bound."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    with tempfile.TemporaryDirectory(prefix="kvm-probe-") as directory:
+        disk = Path(directory) / "disk.raw"
+        disk.write_bytes(_boot_sector().ljust(1 << 20, b"\0"))
+        argv = [
+            QEMU, "-accel", "kvm", "-cpu", "host", "-machine", "pc", "-m", "64", "-display", "none", "-nodefaults",
+            "-no-reboot", "-drive", f"file={disk},format=raw,if=ide",
+            "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04",
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(argv, capture_output=True, timeout=seconds, check=False)
+        except subprocess.TimeoutExpired:
+            return False
+        return done.returncode == 0x31 * 2 + 1
+
+
+@functools.cache
+def accelerator() -> Accelerator:
+    """The accelerator to use here; COLDMIG_ACCEL=kvm|tcg overrides. Found out once per process."""
+    wanted = os.environ.get("COLDMIG_ACCEL")
+    if wanted:
+        return Accelerator(wanted)
+    return Accelerator.KVM if kvm_boots() else Accelerator.TCG
+
+
+def scaled(seconds: float) -> float:
+    """A time limit meant for KVM, made longer where machines are slow (COLDMIG_TIMEOUT_SCALE multiplies it)."""
+    factor = float(os.environ.get("COLDMIG_TIMEOUT_SCALE", "1"))
+    return seconds * factor * (1.0 if accelerator() is Accelerator.KVM else TCG_SCALE)
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One disk of a machine. `format` is a QEMU block driver name (raw, vmdk, qcow2)."""
+
+    path: Path
+    serial: str
+    format: str = "raw"
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """One NIC; `model` is QEMU's device name (vmxnet3, e1000e, e1000, virtio-net-pci)."""
+
+    model: str
+    mac: str
+    connected: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Smbios:
+    manufacturer: str = "Contoso Systems"
+    product: str = "PowerBox 320"
+    serial: str = "CB320-0042"
+    uuid: str = "8f1c6f0a-4c0d-4b43-9a53-2f6f3d1c7d21"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockStats:
+    """QEMU's own counters of one drive since the machine was started."""
+
+    reads: int
+    read_bytes: int
+    writes: int
+    written_bytes: int
+    unmaps: int
+    flushes: int
+
+    @property
+    def untouched(self) -> bool:
+        """True if nothing was ever written to or discarded on the drive (a flush changes nothing)."""
+        return self.writes == 0 and self.written_bytes == 0 and self.unmaps == 0
+
+
+@dataclass(slots=True)
+class Machine:
+    """What a machine is made of. `start()` runs it; the result is a context manager that ends it."""
+
+    name: str
+    directory: Path
+    """For the console log, the firmware's variables and QEMU's error output."""
+    firmware: Firmware = Firmware.BIOS
+    chipset: str = "pc"
+    """QEMU's machine type: pc (i440FX, as in VMware) or q35."""
+    secure_boot: bool = False
+    memory_mib: int = 768
+    sockets: int = 1
+    cores_per_socket: int = 2
+    controller: Controller = Controller.AHCI
+    disks: Sequence[Disk] = ()
+    nics: Sequence[Nic] = ()
+    medium: Path | None = None
+    """ISO to boot from."""
+    medium_as: MediumAs = MediumAs.CD
+    smbios: Smbios | None = None
+    extra: Sequence[str] = field(default_factory=tuple)
+    """More QEMU arguments."""
+
+    def arguments(self, variables: Path | None, serial_log: Path) -> list[str]:
+        """QEMU's command line without the program and the QMP channel."""
+        kvm = accelerator() is Accelerator.KVM
+        machine = self.chipset
+        if self.secure_boot:
+            if self.firmware is not Firmware.UEFI or self.chipset != "q35":
+                raise MachineError("secure boot needs firmware=uefi and chipset=q35")
+            machine += ",smm=on"
+        argv = [
+            "-name", self.name,
+            "-accel", "kvm" if kvm else "tcg,thread=multi",
+            "-cpu", "host" if kvm else "max",
+            "-machine", machine,
+            "-m", str(self.memory_mib),
+            "-smp", f"sockets={self.sockets},cores={self.cores_per_socket},threads=1",
+            "-display", "none", "-vga", "std", "-nodefaults",
+            "-rtc", "base=utc",
+            "-chardev", f"file,id=console,path={serial_log},append=off",
+            "-serial", "chardev:console",
+        ]  # fmt: skip
+        if self.firmware is Firmware.UEFI:
+            code = OVMF / ("OVMF_CODE_4M.secboot.fd" if self.secure_boot else "OVMF_CODE_4M.fd")
+            argv += ["-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={code}"]
+            argv += ["-drive", f"if=pflash,unit=1,format=raw,file={variables}"]
+            if self.secure_boot:
+                argv += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
+        if self.smbios:
+            s = self.smbios
+            argv += ["-smbios", f"type=1,manufacturer={s.manufacturer},product={s.product},serial={s.serial}"]
+            argv += ["-uuid", s.uuid]
+        argv += self._medium_arguments()
+        argv += self._disk_arguments()
+        argv += self._nic_arguments()
+        return [*argv, *self.extra]
+
+    def _medium_arguments(self) -> list[str]:
+        if self.medium is None:
+            return []
+        argv = ["-blockdev", f"driver=raw,node-name=medium,read-only=on,file.driver=file,file.filename={self.medium}"]
+        if self.medium_as is MediumAs.CD:
+            return [*argv, "-device", "ide-cd,drive=medium,bus=ide.1,bootindex=0,id=medium-drive"]
+        argv += ["-device", "qemu-xhci,id=xhci"]
+        if self.medium_as is MediumAs.USB_STICK:
+            return [*argv, "-device", "usb-storage,bus=xhci.0,drive=medium,bootindex=0,id=medium-drive"]
+        return [
+            *argv, "-device", "usb-bot,bus=xhci.0,id=bot",
+            "-device", "scsi-cd,bus=bot.0,drive=medium,bootindex=0,id=medium-drive",
+        ]  # fmt: skip
+
+    def _disk_arguments(self) -> list[str]:
+        argv: list[str] = []
+        if self.disks and self.controller in _CONTROLLERS:
+            argv += ["-device", _CONTROLLERS[self.controller]]
+        for index, disk in enumerate(self.disks):
+            read_only = "on" if disk.read_only else "off"
+            argv += [
+                "-blockdev",
+                f"driver={disk.format},node-name=disk{index},read-only={read_only},"
+                f"file.driver=file,file.filename={disk.path}",
+            ]
+            common = f"drive=disk{index},bootindex={index + 1},id=disk{index}-device"
+            argv += ["-device", _disk_device(self.controller, index, disk.serial) + "," + common]
+        return argv
+
+    def _nic_arguments(self) -> list[str]:
+        if not self.nics:
+            return ["-nic", "none"]
+        argv: list[str] = []
+        for index, nic in enumerate(self.nics):
+            argv += ["-netdev", f"user,id=net{index}"]
+            # No option ROM: the machines never boot from the network, and looking costs time.
+            argv += ["-device", f"{nic.model},netdev=net{index},mac={nic.mac},id=nic{index},romfile="]
+        return argv
+
+    def start(self) -> Running:
+        """Starts QEMU. Raises MachineError when it does not come up."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        variables: Path | None = None
+        if self.firmware is Firmware.UEFI:
+            # A fresh copy of the empty variable store: a machine's first boot.
+            variables = self.directory / f"{self.name}.vars.fd"
+            template = "OVMF_VARS_4M.ms.fd" if self.secure_boot else "OVMF_VARS_4M.fd"
+            shutil.copyfile(OVMF / template, variables)
+        serial_log = self.directory / f"{self.name}.console.log"
+        serial_log.write_bytes(b"")
+        return Running(self, self.arguments(variables, serial_log), serial_log)
+
+
+_CONTROLLERS = {
+    Controller.PVSCSI: "pvscsi,id=ctl",
+    # Without an address of its own the emulated 1068 shows no disks to Linux.
+    Controller.LSI_SAS: "mptsas1068,id=ctl,sas_address=0x5000c50000000001",
+    Controller.AHCI: "ich9-ahci,id=ctl",
+    Controller.VIRTIO_SCSI: "virtio-scsi-pci,id=ctl",
+}
+
+
+def _disk_device(controller: Controller, index: int, serial: str) -> str:
+    match controller:
+        case Controller.PVSCSI | Controller.VIRTIO_SCSI:
+            return f"scsi-hd,bus=ctl.0,scsi-id={index},serial={serial}"
+        case Controller.LSI_SAS:
+            return f"scsi-hd,bus=ctl.0,scsi-id={index},serial={serial},wwn={0x5000C50000000100 + index:#x}"
+        case Controller.AHCI:
+            return f"ide-hd,bus=ctl.{index},serial={serial}"
+        case Controller.IDE:
+            # The CD has the second channel's first place.
+            return f"ide-hd,bus=ide.0,unit={index},serial={serial}"
+        case Controller.NVME:
+            return f"nvme,serial={serial}"
+        case Controller.VIRTIO_BLK:
+            return f"virtio-blk-pci,serial={serial}"
+
+
+class Running:
+    """A machine that runs. Leaving the context (or `stop()`) ends it."""
+
+    def __init__(self, machine: Machine, arguments: list[str], console: Path) -> None:
+        self.machine = machine
+        self.console = console
+        self.started = time.monotonic()
+        self._errors = (machine.directory / f"{machine.name}.qemu.log").open("wb")
+        ours, theirs = socket.socketpair()
+        argv = [
+            # QEMU must not outlive a test run that was killed.
+            "setpriv", "--pdeathsig", "TERM", QEMU, *arguments,
+            "-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon", "chardev=qmp,mode=control",
+        ]  # fmt: skip
+        try:
+            self._process = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=self._errors, stderr=subprocess.STDOUT,
+                pass_fds=[theirs.fileno()], start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise MachineError(f"{machine.name}: QEMU cannot be started: {error}") from error
+        finally:
+            theirs.close()
+        self._qmp = _Qmp(ours)
+        try:
+            self._qmp.hello(scaled(10))
+        except (OSError, ValueError) as error:
+            self.stop()
+            raise MachineError(f"{machine.name}: QEMU did not come up: {error}\n{self._error_text()}") from error
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def text(self) -> str:
+        """Everything the machine has said on its serial console, without escape sequences."""
+        return _ESCAPES.sub("", self.console.read_text(encoding="utf-8", errors="replace"))
+
+    def wait_for(
+        self,
+        pattern: str,
+        seconds: float,
+        *,
+        failure: Iterable[str] = (),
+        tick: Callable[[], None] | None = None,
+    ) -> re.Match[str]:
+        """Waits until the console's text matches; `seconds` is scaled for slow machines.
+
+        `failure` are patterns that end the waiting at once; `tick` is called about once a second.
+        Raises MachineError with the console's last lines.
+        """
+        wanted = re.compile(pattern, re.MULTILINE)
+        bad = [re.compile(text, re.MULTILINE) for text in failure]
+        deadline = time.monotonic() + scaled(seconds)
+        size = -1
+        while True:
+            now = self.console.stat().st_size
+            if now != size:
+                size = now
+                text = self.text()
+                found = wanted.search(text)
+                if found:
+                    return found
+                for one in bad:
+                    hit = one.search(text)
+                    if hit:
+                        raise MachineError(self._complaint(f"said {hit.group(0)!r} while {pattern!r} was awaited"))
+            if not self.alive:
+                raise MachineError(self._complaint(f"ended before it said {pattern!r}\n{self._error_text()}"))
+            if time.monotonic() > deadline:
+                raise MachineError(self._complaint(f"did not say {pattern!r} within {scaled(seconds):.0f} s"))
+            if tick:
+                tick()
+            time.sleep(1)
+
+    def wait_exit(self, seconds: float) -> None:
+        """Waits until the guest powered itself off."""
+        try:
+            self._process.wait(scaled(seconds))
+        except subprocess.TimeoutExpired:
+            raise MachineError(self._complaint("did not power off")) from None
+
+    def block_stats(self) -> list[BlockStats]:
+        """Counters of the machine's disks, in their order. Raises MachineError when QEMU does not know one."""
+        answers = self._qmp.execute("query-blockstats")
+        by_node = {entry.get("node-name"): entry["stats"] for entry in answers}
+        result: list[BlockStats] = []
+        for index in range(len(self.machine.disks)):
+            stats = by_node.get(f"disk{index}")
+            if stats is None:
+                raise MachineError(f"{self.machine.name}: QEMU has no counters for disk {index}")
+            result.append(
+                BlockStats(
+                    reads=stats["rd_operations"],
+                    read_bytes=stats["rd_bytes"],
+                    writes=stats["wr_operations"],
+                    written_bytes=stats["wr_bytes"],
+                    unmaps=stats.get("unmap_operations", 0),
+                    flushes=stats["flush_operations"],
+                )
+            )
+        return result
+
+    def set_link(self, nic: int, up: bool) -> None:
+        """Plugs or pulls the cable of a NIC."""
+        self._qmp.execute("set_link", {"name": f"nic{nic}", "up": up})
+
+    def screenshot(self, path: Path) -> None:
+        """Saves what the screen shows as a PPM picture."""
+        self._qmp.execute("screendump", {"filename": str(path)})
+
+    def power_button(self) -> None:
+        """Presses the power button (ACPI)."""
+        self._qmp.execute("system_powerdown")
+
+    def stop(self) -> None:
+        """Pulls the plug; safe to call again."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._qmp.close()
+        self._errors.close()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _error_text(self) -> str:
+        return Path(self._errors.name).read_text(errors="replace")[-2000:]
+
+    def _complaint(self, what: str) -> str:
+        tail = "\n".join(self.text().splitlines()[-25:])
+        return f"{self.machine.name} {what}. Its console ({self.console}) ends with:\n{tail}"
+
+
+class _Qmp:
+    """The few words of QEMU's machine protocol that are needed here (one command at a time, events skipped)."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel = channel
+        self._file = channel.makefile("rwb", buffering=0)
+
+    def hello(self, seconds: float) -> None:
+        self._channel.settimeout(seconds)
+        if "QMP" not in self._read():
+            raise ValueError("no QMP greeting")
+        self.execute("qmp_capabilities")
+
+    def execute(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        message: dict[str, Any] = {"execute": command}
+        if arguments:
+            message["arguments"] = arguments
+        try:
+            self._channel.sendall(json.dumps(message).encode() + b"\n")
+            while True:
+                answer = self._read()
+                if "return" in answer:
+                    return answer["return"]
+                if "error" in answer:
+                    raise MachineError(f"QEMU refused {command}: {answer['error'].get('desc')}")
+        except OSError as error:
+            raise MachineError(f"QEMU does not answer {command}: {error}") from error
+
+    def _read(self) -> dict[str, Any]:
+        line = self._file.readline()
+        if not line:
+            raise OSError("QEMU closed the connection")
+        parsed: dict[str, Any] = json.loads(line)
+        return parsed
+
+    def close(self) -> None:
+        self._file.close()
+        self._channel.close()
