@@ -4,6 +4,11 @@
 KVM is used only where it was seen to boot a guest from its firmware (`/dev/kvm` may exist and still not do that);
 otherwise QEMU's own translator (TCG) runs the machine, several times slower, and time limits are scaled for it.
 Machines get user-mode networking only; the host is 10.0.2.2 for them.
+
+Debian's OVMF has no driver for VMware's paravirtual and LSI controllers, which VMware's own firmware has. There the
+firmware (and GRUB, which reads through it) is shown the same first disk, read-only, as a USB stick; that is pulled as
+soon as the kernel speaks, long before it looks for USB. So the disk's own ESP, boot loader and kernel are what boots,
+and the operating system finds nothing but the machine's real controller.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ OVMF = Path("/usr/share/OVMF")
 # How much longer things take without KVM: generous, because a limit is there to end a hang, not to measure.
 TCG_SCALE = 8.0
 PROBE_SECONDS = 20.0
+KERNEL_SPEAKS = re.compile(r"^\[ +0\.000000\] Linux version ", re.MULTILINE)
 _ESCAPES = re.compile(r"\x1b\[[0-9;?=]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>78cDM]|\x1b\][^\x07]*\x07|\r")
 
 
@@ -174,6 +180,12 @@ class Machine:
     extra: Sequence[str] = field(default_factory=tuple)
     """More QEMU arguments."""
 
+    @property
+    def firmware_needs_view(self) -> bool:
+        """True if the firmware cannot read the machine's disks by itself (see above)."""
+        blind = self.firmware is Firmware.UEFI and self.controller in (Controller.PVSCSI, Controller.LSI_SAS)
+        return blind and bool(self.disks) and self.medium is None
+
     def arguments(self, variables: Path | None, serial_log: Path) -> list[str]:
         """QEMU's command line without the program and the QMP channel."""
         kvm = accelerator() is Accelerator.KVM
@@ -235,7 +247,12 @@ class Machine:
                 f"file.driver=file,file.filename={disk.path}",
             ]
             common = f"drive=disk{index},bootindex={index + 1},id=disk{index}-device"
+            if index == 0 and self.firmware_needs_view:
+                common += ",share-rw=on"
             argv += ["-device", _disk_device(self.controller, index, disk.serial) + "," + common]
+        if self.firmware_needs_view:
+            argv += ["-device", "qemu-xhci,id=xhci"]
+            argv += ["-device", "usb-storage,bus=xhci.0,drive=disk0,share-rw=on,bootindex=0,id=firmware-view"]
         return argv
 
     def _nic_arguments(self) -> list[str]:
@@ -295,6 +312,7 @@ class Running:
         self.machine = machine
         self.console = console
         self.started = time.monotonic()
+        self._firmware_view = machine.firmware_needs_view
         self._errors = (machine.directory / f"{machine.name}.qemu.log").open("wb")
         ours, theirs = socket.socketpair()
         argv = [
@@ -352,6 +370,9 @@ class Running:
             if now != size:
                 size = now
                 text = self.text()
+                if self._firmware_view and KERNEL_SPEAKS.search(text):
+                    self._qmp.execute("device_del", {"id": "firmware-view"})
+                    self._firmware_view = False
                 found = wanted.search(text)
                 if found:
                     return found
@@ -365,7 +386,7 @@ class Running:
                 raise MachineError(self._complaint(f"did not say {pattern!r} within {scaled(seconds):.0f} s"))
             if tick:
                 tick()
-            time.sleep(1)
+            time.sleep(0.2 if self._firmware_view else 1)
 
     def wait_exit(self, seconds: float) -> None:
         """Waits until the guest powered itself off."""
@@ -376,21 +397,21 @@ class Running:
 
     def block_stats(self) -> list[BlockStats]:
         """Counters of the machine's disks, in their order. Raises MachineError when QEMU does not know one."""
-        answers = self._qmp.execute("query-blockstats")
-        by_node = {entry.get("node-name"): entry["stats"] for entry in answers}
+        answers: list[dict[str, Any]] = self._qmp.execute("query-blockstats")
         result: list[BlockStats] = []
         for index in range(len(self.machine.disks)):
-            stats = by_node.get(f"disk{index}")
-            if stats is None:
+            # A disk that the firmware sees a second time has two entries.
+            found = [entry["stats"] for entry in answers if entry.get("node-name") == f"disk{index}"]
+            if not found:
                 raise MachineError(f"{self.machine.name}: QEMU has no counters for disk {index}")
             result.append(
                 BlockStats(
-                    reads=stats["rd_operations"],
-                    read_bytes=stats["rd_bytes"],
-                    writes=stats["wr_operations"],
-                    written_bytes=stats["wr_bytes"],
-                    unmaps=stats.get("unmap_operations", 0),
-                    flushes=stats["flush_operations"],
+                    reads=sum(stats["rd_operations"] for stats in found),
+                    read_bytes=sum(stats["rd_bytes"] for stats in found),
+                    writes=sum(stats["wr_operations"] for stats in found),
+                    written_bytes=sum(stats["wr_bytes"] for stats in found),
+                    unmaps=sum(stats.get("unmap_operations", 0) for stats in found),
+                    flushes=sum(stats["flush_operations"] for stats in found),
                 )
             )
         return result
