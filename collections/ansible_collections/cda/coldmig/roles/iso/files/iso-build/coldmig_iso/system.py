@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Stage "system": trim the Debian tree and make its squashfs, and take out what the initrd and the boot need."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from coldmig_iso import firmware, modules
+from coldmig_iso.lists import read_list
+from coldmig_iso.run import BuildError, run
+from coldmig_iso.squashfs import Compression, make_squashfs, wrap
+from coldmig_iso.tree import ARCHIVE
+
+SYSTEM = "system.cpio"
+KERNEL = "vmlinuz"
+BUSYBOX = "busybox"
+INITRD_MODULES = "initrd-modules"
+REPORT = "report.txt"
+MEMBER = "system.squashfs"
+
+INPUTS = (
+    "modules-system.txt",
+    "modules-initrd.txt",
+    "removed.txt",
+    "fence/removed-files.txt",
+    "fence/forbidden-modules.txt",
+)
+
+
+def build_system(tree_result: Path, compression: Compression, scratch: Path, result: Path) -> None:
+    """Fill ``result`` with ``system.cpio``, ``vmlinuz``, ``busybox``, ``initrd-modules/`` and ``report.txt``."""
+    tree = scratch / "tree"
+    tree.mkdir()
+    # Everything in the squashfs belongs to root anyway, so this needs no root.
+    run(
+        [
+            "tar",
+            "--extract",
+            "--no-same-owner",
+            "--exclude=./dev/*",
+            "--directory",
+            tree,
+            "--file",
+            tree_result / ARCHIVE,
+        ]
+    )
+    _keep_kernel(tree, result / KERNEL)
+    busybox = tree / "usr/bin/busybox"
+    if not busybox.is_file():
+        raise BuildError("the tree has no /usr/bin/busybox (package busybox-static)")
+    shutil.copy(busybox, result / BUSYBOX)
+    total = len(list(modules.module_directory(tree).rglob("*.ko")))
+    _copy_initrd_modules(tree, result / INITRD_MODULES)
+    kept = modules.choose(tree, "modules-system.txt")
+    modules.prune(tree, kept)
+    missing = firmware.prune(tree)
+    remove(tree, read_list("removed.txt") + read_list("fence/removed-files.txt"))
+    report = [
+        f"kernel {modules.kernel_release(tree)}, {len(kept)} of {total} modules",
+        firmware.describe(tree),
+        *(f"no Debian package has firmware {name}" for name in missing),
+    ]
+    (result / REPORT).write_text("\n".join(report) + "\n", encoding="utf-8")
+    image = scratch / MEMBER
+    make_squashfs(tree, image, compression)
+    wrap(image, result / SYSTEM, MEMBER)
+
+
+def remove(tree: Path, patterns: list[str]) -> None:
+    """Delete what the shell patterns name; a pattern without a match is fine (the package may not be there)."""
+    for pattern in patterns:
+        for path in sorted(tree.glob(pattern)):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _keep_kernel(tree: Path, target: Path) -> None:
+    kernels = sorted((tree / "boot").glob("vmlinuz-*"))
+    if len(kernels) != 1:
+        raise BuildError(f"the tree has {len(kernels)} kernel images in /boot, expected one")
+    shutil.copy(kernels[0], target)
+
+
+def _copy_initrd_modules(tree: Path, target: Path) -> None:
+    source = modules.module_directory(tree)
+    release = target / "usr/lib/modules" / source.name
+    for name in sorted(modules.choose(tree, "modules-initrd.txt")):
+        (release / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / name, release / name)
+    for index in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+        shutil.copy(source / index, release / index)
+    modules.depmod(target)
+    for path in release.glob("modules.*"):
+        # busybox reads the text forms
+        if path.name not in ("modules.dep", "modules.alias", "modules.softdep", "modules.builtin"):
+            path.unlink()
