@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A source machine as its agent describes it. Sizes in bytes."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints, field_validator
+
+from coldmig_gateway.api.schemas.common import Count, Found, Input, Matching, Message, Slug
+
+MAX_DISK = 62 << 40  # bytes: the largest virtual disk of vSphere
+MAX_DISKS = 64
+Mac = Annotated[str, Matching(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}", "a MAC address like 52:54:00:12:34:56")]
+DriverName = Annotated[str, Matching(r"[A-Za-z0-9_.-]{1,64}", "the name of a driver, like vmw_pvscsi")]
+Uuid = Annotated[str, Matching(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}", "a UUID")]
+
+
+def _address(value: str) -> str:
+    try:
+        ipaddress.ip_interface(value)
+    except ValueError:
+        raise ValueError("must be an IP address, with or without a prefix length") from None
+    return value
+
+
+class Cpu(Input):
+    """Processors. `threads` counts those of the whole machine."""
+
+    sockets: Annotated[int, Field(ge=1, le=1024)]
+    cores_per_socket: Annotated[int, Field(ge=1, le=4096)]
+    threads: Annotated[int, Field(ge=1, le=1 << 20)]
+    model: Found | None = None
+
+
+class Nic(Input):
+    """A network interface."""
+
+    name: Found
+    mac: Mac
+    permanent_mac: Mac | None = None
+    driver: Found | None = None
+    speed_mbps: Count | None = None
+    carrier: bool
+    pci_id: Found | None = None
+
+
+class Partition(Input):
+    """A partition of a disk."""
+
+    number: Annotated[int, Field(ge=1, le=1024)]
+    start_bytes: Count
+    size_bytes: Count
+    type: Found | None = None
+    fstype: Found | None = None
+    label: Found | None = None
+
+
+class SourceDisk(Input):
+    """A disk; `index` is its place in the list."""
+
+    index: Annotated[int, Field(ge=0, lt=MAX_DISKS)]
+    path: Found
+    size_bytes: Annotated[int, Field(ge=512, le=MAX_DISK, multiple_of=512)]
+    logical_sector: Literal[512, 4096]
+    serial: Found | None = None
+    model: Found | None = None
+    wwn: Found | None = None
+    rotational: bool
+    table: Literal["gpt", "dos"] | None = None
+    partitions: Annotated[list[Partition], Field(max_length=1024)] = Field(default_factory=list)
+
+
+class Guest(Input):
+    """The operating system on the disks, as far as it could be seen."""
+
+    os_type: Literal["linux", "windows", "other", "unknown"]
+    id: Found | None = None
+    version: Found | None = None
+    pretty_name: Found | None = None
+    hostname: Found | None = None
+    kernel: Found | None = None
+    drivers: Annotated[list[DriverName], Field(max_length=500)] = Field(
+        default_factory=list, description="Storage drivers it can load at boot and network drivers it has"
+    )
+
+
+class Warning(Input):  # noqa: A001 - the name of the thing
+    """Something a person should know before the copy."""
+
+    code: Slug
+    message: Message
+
+
+class Machine(Input):
+    """Everything an agent found out about the machine it runs on."""
+
+    agent_version: Annotated[Found, StringConstraints(min_length=1, max_length=64)]
+    smbios_uuid: Uuid | None = None
+    vendor: Found | None = None
+    product: Found | None = None
+    serial: Found | None = None
+    firmware: Literal["bios", "efi"] = Field(description="With what the machine boots its own system")
+    secure_boot: bool | None = None
+    live_boot_firmware: Literal["bios", "efi"] = Field(description="With what it booted the ISO")
+    cpu: Cpu
+    memory_bytes: Annotated[int, Field(ge=1, le=1 << 50)]
+    nics: Annotated[list[Nic], Field(max_length=64)]
+    disks: Annotated[list[SourceDisk], Field(min_length=1, max_length=MAX_DISKS)]
+    guest: Guest
+    addresses: Annotated[list[Annotated[str, AfterValidator(_address)]], Field(max_length=64)]
+    name: Annotated[Found, StringConstraints(min_length=1)] = Field(description="Computer name, else an IP address")
+    warnings: Annotated[list[Warning], Field(max_length=100)] = Field(default_factory=list)
+
+    @field_validator("disks")
+    @classmethod
+    def _indices_count_up(cls, disks: list[SourceDisk]) -> list[SourceDisk]:
+        if [disk.index for disk in disks] != list(range(len(disks))):
+            raise ValueError("the disks must have the indices 0, 1, 2, … in this order")
+        return disks

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Templates and destinations."""
+
+from __future__ import annotations
+
+import ipaddress
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from coldmig_gateway import naming
+from coldmig_gateway.api.schemas.common import MAX_INTEGER, Input, Label, Line, Output, SimpleName
+
+Positive = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+
+
+def _ip_address(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise ValueError("must be an IP address") from None
+
+
+def _name_pattern(value: str) -> str:
+    naming.check_pattern(value)
+    return value
+
+
+class NetworkConnection(Input):
+    """How one NIC of the source is connected at the destination."""
+
+    network: Label = Field(description="Name of the VCD network, or `none`")
+    ip_mode: Literal["DHCP", "POOL", "MANUAL", "NONE"] = "DHCP"
+    ip: Annotated[str, AfterValidator(_ip_address)] | None = Field(default=None, description="Only with MANUAL")
+    keep_mac: bool = False
+    connected: bool = True
+
+    @model_validator(mode="after")
+    def _address_fits_mode(self) -> Self:
+        if self.ip_mode == "MANUAL" and self.ip is None:
+            raise ValueError("ip must be given when ip_mode is MANUAL")
+        if self.ip_mode != "MANUAL" and self.ip is not None:
+            raise ValueError(f"ip must be null when ip_mode is {self.ip_mode}")
+        return self
+
+
+class Destination(Input):
+    """Where in VCD the machine goes."""
+
+    vdc: Label
+    storage_profile: Label | None = None
+    vapp: Label | None = None
+    networks: Annotated[list[NetworkConnection], Field(max_length=10)] = Field(
+        default_factory=list,
+        description="For NIC 0, 1, … of the source. NICs beyond the list are created disconnected.",
+    )
+
+
+class Limits(Input):
+    """What machines under a template may take; null is no limit. Sizes in bytes."""
+
+    max_migrations: Positive | None = Field(default=None, description="Migrations under way at a time")
+    max_disk_bytes: Positive | None = Field(default=None, description="Size of one disk")
+    max_total_bytes: Positive | None = Field(default=None, description="Size of all disks of one machine together")
+
+
+class TemplateInput(Input):
+    """A template as it is to be."""
+
+    name: SimpleName
+    organization: SimpleName | None = Field(
+        default=None, description="Required of the provider; of a tenant it is its own. It cannot be changed."
+    )
+    description: Annotated[Line, StringConstraints(max_length=1000)] = ""
+    destination: Destination
+    auto_start: bool = Field(default=False, description="Start to copy without confirmation")
+    power_on: bool = Field(default=False, description="Power the VM on in the end")
+    name_pattern: Annotated[str, StringConstraints(max_length=100), AfterValidator(_name_pattern)] = Field(
+        default="{name}", description="Name of the migration and the VM; {name}, {serial} and {id} are replaced"
+    )
+    limits: Limits = Limits()
+
+
+class Template(Output):
+    """A template as it is."""
+
+    id: str
+    name: str
+    organization: str
+    description: str
+    destination: Destination
+    auto_start: bool
+    power_on: bool
+    name_pattern: str
+    limits: Limits
+    created_at: datetime
+    created_by: str
+    updated_at: datetime

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A booted ISO registers its machine. Every boot is a new migration."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from coldmig_gateway import naming, space
+from coldmig_gateway.clock import now
+from coldmig_gateway.principal import Principal
+from coldmig_gateway.store import activation, audit, transitions
+from coldmig_gateway.store.errors import (
+    DiskTooLargeError,
+    LimitReachedError,
+    NotFoundError,
+    StagingFullError,
+    TemplateDeletedError,
+)
+from coldmig_gateway.store.models import Disk, IsoCredential, Migration, Template
+from coldmig_gateway.store.states import ACTIVE, Action, State
+from coldmig_gateway.tokens import TokenKind, new_token, token_digest
+from coldmig_wire.geometry import chunk_count
+
+# States in which staging may still grow.
+_FILLING = (State.WAITING, State.CONFIRMED, State.COPYING)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDisk:
+    """A disk as the agent found it; the size is in bytes."""
+
+    index: int
+    size: int
+    path: str
+    serial: str | None
+    model: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceMachine:
+    """What registration needs of a machine; ``document`` is all that the agent said, as JSON."""
+
+    name: str
+    serial: str | None
+    disks: Sequence[SourceDisk]
+    document: dict[str, Any]
+
+
+def enrol(
+    session: Session,
+    principal: Principal,
+    machine: SourceMachine,
+    *,
+    key: str | None,
+    source_ip: str | None,
+    staging: Path,
+) -> tuple[Migration, str]:
+    """Register a machine under the template of an ISO credential; gives the migration and its session token.
+
+    ``key`` is a random value that the agent chose for this boot: when the answer to its first try was lost, the same
+    key gives the same migration again, with a new session token.
+
+    Raises:
+        TemplateDeletedError, NotActivatedError, LimitReachedError, DiskTooLargeError, StagingFullError: it may not.
+    """
+    credential = _lock_credential(session, principal)
+    if key is not None:
+        earlier = session.scalar(
+            select(Migration).where(Migration.credential_id == credential.id, Migration.enrolment_key == key)
+        )
+        if earlier is not None:
+            return earlier, _renew_session(session, earlier, principal.actor)
+    template = _admit(session, credential)
+    _check_template_limits(session, template, machine.disks)
+    _check_space(session, staging, machine.disks)
+
+    moment = now()
+    identifier = str(uuid.uuid4())
+    secret = new_token(TokenKind.SESSION)
+    migration = Migration(
+        id=identifier,
+        name=naming.expand(template.name_pattern, name=machine.name, serial=machine.serial, migration_id=identifier),
+        organization=template.organization,
+        template=template,
+        credential_id=credential.id,
+        enrolment_key=key,
+        session_digest=token_digest(secret),
+        state=State.WAITING,
+        created_at=moment,
+        updated_at=moment,
+        source_ip=source_ip,
+        machine=machine.document,
+        destination=template.destination,
+        power_on=template.power_on,
+        disks=[
+            Disk(
+                index=disk.index,
+                size_bytes=disk.size,
+                chunks=chunk_count(disk.size),
+                path=disk.path,
+                serial=disk.serial,
+                model=disk.model,
+                verified=False,
+            )
+            for disk in machine.disks
+        ],
+    )
+    session.add(migration)
+    credential.uses += 1
+    credential.last_used_at = moment
+    audit.write(session, principal.actor, ("migration", identifier), "enrol", states=(None, State.WAITING))
+    if template.auto_start:
+        transitions.apply(session, migration, Action.CONFIRM, "auto-start of the template")
+    return migration, secret
+
+
+def _lock_credential(session: Session, principal: Principal) -> IsoCredential:
+    # Two machines at once must not both take the last place, so they wait for each other.
+    credential = session.get(IsoCredential, principal.id, with_for_update=True)
+    if credential is None:
+        raise NotFoundError("ISO credential", principal.id)
+    return credential
+
+
+def _renew_session(session: Session, migration: Migration, actor: str) -> str:
+    secret = new_token(TokenKind.SESSION)
+    migration.session_digest = token_digest(secret)
+    audit.write(session, actor, ("migration", migration.id), "renew-session")
+    return secret
+
+
+def _admit(session: Session, credential: IsoCredential) -> Template:
+    template = session.get(Template, credential.template_id, with_for_update=True)
+    if template is None or template.deleted_at is not None:
+        raise TemplateDeletedError("The template of this ISO was deleted; make a new ISO from another template.")
+    activation.require(session, template.organization)
+    allowed = credential.max_registrations
+    if allowed is not None and credential.uses >= allowed:
+        raise LimitReachedError(
+            "max_registrations", allowed, f"This ISO may register {allowed} machines and has done so; make a new ISO."
+        )
+    return template
+
+
+def _check_template_limits(session: Session, template: Template, disks: Sequence[SourceDisk]) -> None:
+    for disk in disks:
+        if template.max_disk_bytes is not None and disk.size > template.max_disk_bytes:
+            raise DiskTooLargeError(
+                f"Disk {disk.index} ({disk.path}) has {disk.size} bytes; "
+                f"the template allows at most {template.max_disk_bytes} bytes for one disk.",
+                needed=disk.size,
+                allowed=template.max_disk_bytes,
+            )
+    total = sum(disk.size for disk in disks)
+    if template.max_total_bytes is not None and total > template.max_total_bytes:
+        raise LimitReachedError(
+            "max_total_bytes",
+            template.max_total_bytes,
+            f"The disks have {total} bytes together; the template allows at most {template.max_total_bytes} bytes.",
+        )
+    if template.max_migrations is not None:
+        query = select(func.count()).select_from(Migration)
+        query = query.where(Migration.template_id == template.id, Migration.state.in_(ACTIVE))
+        if (session.scalar(query) or 0) >= template.max_migrations:
+            raise LimitReachedError(
+                "max_migrations",
+                template.max_migrations,
+                f"The template allows {template.max_migrations} migrations at a time and these are under way; "
+                "cancel one or wait until one has ended.",
+            )
+
+
+def _check_space(session: Session, staging: Path, disks: Sequence[SourceDisk]) -> None:
+    room = space.measure(staging)
+    for disk in disks:
+        needed = space.needed_for(disk.size)
+        if needed > room.total:
+            raise DiskTooLargeError(
+                f"Disk {disk.index} ({disk.path}) needs {needed} bytes of staging; "
+                f"the site's whole staging area has {room.total} bytes, {room.free} bytes of it are free.",
+                needed=needed,
+                allowed=room.total,
+            )
+    filling = session.scalars(select(Migration).where(Migration.state.in_(_FILLING)))
+    reservations = [
+        (sum(space.needed_for(disk.size_bytes) for disk in other.disks), space.staged(staging, other.id))
+        for other in filling
+    ]
+    free = space.unreserved(room, reservations)
+    needed = sum(space.needed_for(disk.size) for disk in disks)
+    if needed > free:
+        raise StagingFullError(needed=needed, free=free)

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The site's state as the data plane sees it: implements ``coldmig_gateway.dataplane.site.Site`` on the database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from coldmig_gateway.dataplane.site import CopyPlan, DiskPlan, Principal, UnknownMigrationError, WrongStateError
+from coldmig_gateway.principal import Role
+from coldmig_gateway.store import audit, migrations, principals, states, transitions
+from coldmig_gateway.store.database import Database
+from coldmig_gateway.store.errors import CredentialError, NotFoundError
+from coldmig_gateway.store.models import Migration
+from coldmig_gateway.store.states import Action, State
+
+_ACTOR = "gateway"
+
+
+class DatabaseSite:
+    """One transaction per call; every change is audited in it."""
+
+    def __init__(self, database: Database, staging_dir: Path) -> None:
+        self._database = database
+        self._staging_dir = staging_dir
+
+    def authenticate(self, token: str) -> Principal | None:
+        """Who the token stands for; None if unknown, expired or revoked."""
+        with self._database.read() as session:
+            try:
+                found = principals.authenticate(session, token)
+            except CredentialError:
+                return None
+        migration_id = found.id if found.role is Role.SESSION else None
+        return Principal(role=found.role.value, organization=found.organization, migration_id=migration_id)
+
+    def copy_plan(self, migration_id: str) -> CopyPlan:
+        """State and disks of a migration. Raises UnknownMigrationError."""
+        with self._database.read() as session, _translated():
+            migration = migrations.get(session, None, migration_id)
+            disks = tuple(DiskPlan(disk.index, disk.size_bytes, disk.chunks) for disk in migration.disks)
+            return CopyPlan(state=migration.state, disks=disks, staging_dir=self._staging_dir)
+
+    def begin_copying(self, migration_id: str) -> None:
+        """confirmed → copying; nothing if it is copying already. Raises WrongStateError."""
+        with self._locked(migration_id) as (session, migration):
+            transitions.apply(session, migration, Action.BEGIN_COPYING, _ACTOR)
+
+    def disk_verified(  # noqa: PLR0917 - the protocol's signature
+        self, migration_id: str, index: int, digest_hex: str, vmdk_bytes: int, data_chunks: int, stored_bytes: int
+    ) -> None:
+        """Note what the verification of a disk found. Raises WrongStateError unless the migration is copying."""
+        with self._locked(migration_id) as (session, migration):
+            states.require("disk-verified", State(migration.state), frozenset({State.COPYING}))
+            disk = next((disk for disk in migration.disks if disk.index == index), None)
+            if disk is None:
+                raise LookupError(f"migration {migration_id} has no disk {index}")
+            disk.verified, disk.digest = True, digest_hex
+            disk.vmdk_bytes, disk.data_chunks, disk.stored_bytes = vmdk_bytes, data_chunks, stored_bytes
+            detail = {"disk": index, "digest": digest_hex, "stored_bytes": stored_bytes}
+            audit.write(session, _ACTOR, ("migration", migration_id), "disk-verified", detail=detail)
+
+    def copied(self, migration_id: str) -> None:
+        """copying → copied: all disks are verified. Raises WrongStateError."""
+        with self._locked(migration_id) as (session, migration):
+            unverified = [disk.index for disk in migration.disks if not disk.verified]
+            if unverified:
+                raise ValueError(f"migration {migration_id} cannot be 'copied': disks {unverified} are not verified")
+            transitions.apply(session, migration, Action.COPIED, _ACTOR)
+
+    def record(self, migration_id: str, event: str, detail: str) -> None:
+        """Add an entry to the migration's audit trail."""
+        with self._locked(migration_id) as (session, _):
+            audit.write(session, _ACTOR, ("migration", migration_id), event, detail={"message": detail})
+
+    @contextmanager
+    def _locked(self, migration_id: str) -> Iterator[tuple[Session, Migration]]:
+        with self._database.write() as session, _translated():
+            yield session, migrations.get(session, None, migration_id, lock=True)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The store's errors as those that the data plane knows."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise UnknownMigrationError(str(error)) from error
+    except states.WrongStateError as error:
+        raise WrongStateError(error.state) from error
