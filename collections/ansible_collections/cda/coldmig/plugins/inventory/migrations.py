@@ -110,6 +110,7 @@ from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructa
 from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient
+from ansible_collections.cda.coldmig.plugins.module_utils._migration import STATES
 
 if t.TYPE_CHECKING:
     from ansible.inventory.data import InventoryData
@@ -196,7 +197,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
 
     def _add_hosts(self, migrations: t.Iterable[t.Mapping[str, t.Any]]) -> None:
         strict = self.get_option("strict")
-        self.inventory.add_group(ALL)
+        # All of them, also the empty ones: a play on a group that nobody is in says so, one on an unknown group warns.
+        for group in (ALL, *(f"state_{state}" for state in STATES)):
+            self.inventory.add_group(group)
         for migration in migrations:
             host = host_name(migration)
             self.inventory.add_host(host, group=ALL)

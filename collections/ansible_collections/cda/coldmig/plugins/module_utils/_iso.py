@@ -207,14 +207,12 @@ class IsoKeeper:
         """The gateway's record of the credential in an ISO; None when it (or the whole template) is not known there."""
         mark = fingerprint(config["credential"])
         try:
-            found = [
-                item for item in self._gateway.iso_credentials(config["template"]["id"]) if item["fingerprint"] == mark
-            ]
+            known = self._gateway.iso_credentials(config["template"]["id"])
+            return next((item for item in known if item["fingerprint"] == mark), None)
         except HttpError as error:
             if error.status == 404:
                 return None
             raise
-        return found[0] if found else None
 
     def _configuration(self, wanted: Wanted, template: Template, credential: str) -> dict[str, t.Any]:
         site = self._gateway.site()
@@ -254,7 +252,7 @@ class IsoKeeper:
         return differences
 
     def _make(self, wanted: Wanted, template: Template) -> tuple[image.IsoInfo, IsoCredential]:
-        """Issue a credential and write the ISO. If that fails, revoke it; the file at the destination is the old one."""
+        """Issue a credential and write the ISO. If that fails, revoke it; the destination keeps its old file."""
         credential = self._gateway.issue_iso_credential(
             template["id"],
             ttl_hours=wanted.ttl_hours,

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 
 from ansible_collections.cda.coldmig.plugins.module_utils._diff import Differences
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import InputError, StateError
-from ansible_collections.cda.coldmig.plugins.module_utils._template import check_destination
+from ansible_collections.cda.coldmig.plugins.module_utils._template import check_destination, normal_destination
 
+VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 STATES = ("waiting", "confirmed", "copying", "copied", "importing", "finished", "failed", "canceled")
 ENDED = frozenset({"finished", "failed", "canceled"})
 CHANGEABLE = frozenset({"waiting", "confirmed", "copying", "copied"})
@@ -20,8 +22,10 @@ SETTINGS = ("name", "power_on", "destination")
 
 def check_options(options: t.Mapping[str, t.Any]) -> None:
     """Check the settings and the reason. Raises InputError for the first that is wrong."""
-    if options.get("name") is not None and not options["name"].strip():
-        raise InputError("name", options["name"], "a name that is not empty")
+    if options.get("name") is not None and not VM_NAME.fullmatch(options["name"]):
+        raise InputError(
+            "name", options["name"], "1 to 80 letters, digits, '.', '_' and '-', the first a letter or digit"
+        )
     if options.get("destination") is not None:
         check_destination(options["destination"])
     if not options["reason"].strip():
@@ -31,6 +35,8 @@ def check_options(options: t.Mapping[str, t.Any]) -> None:
 def wanted_changes(migration: t.Mapping[str, t.Any], options: t.Mapping[str, t.Any]) -> Differences:
     """Settings that differ. Raises StateError when there are some and it is too late for them."""
     wanted = {name: options[name] for name in SETTINGS if options.get(name) is not None}
+    if "destination" in wanted:
+        wanted["destination"] = normal_destination(wanted["destination"])
     differences = Differences.between(migration, wanted)
     if differences and migration["state"] not in CHANGEABLE:
         names = ", ".join(differences.after)

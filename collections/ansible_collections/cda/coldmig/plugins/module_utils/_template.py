@@ -15,8 +15,8 @@ import typing as t
 
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import InputError
 
-ORGANIZATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-ORGANIZATION_EXPECTED = "1 to 63 letters, digits, '_', '.' and '-', the first a letter or digit"
+SIMPLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+SIMPLE_NAME_EXPECTED = "1 to 63 letters, digits, '_', '.' and '-', the first a letter or digit"
 PLACEHOLDERS = ("{name}", "{serial}", "{id}")
 
 DEFAULTS: t.Mapping[str, t.Any] = {
@@ -29,10 +29,10 @@ DEFAULTS: t.Mapping[str, t.Any] = {
 WRITABLE = ("name", "organization", "description", "destination", "auto_start", "power_on", "name_pattern", "limits")
 
 
-def check_organization(field: str, value: str) -> None:
-    """Raise InputError unless the value can be the name of an organization."""
-    if not ORGANIZATION.fullmatch(value):
-        raise InputError(field, value, ORGANIZATION_EXPECTED)
+def check_simple_name(field: str, value: str) -> None:
+    """Raise InputError unless the value can be the name of an organization or a template."""
+    if not SIMPLE_NAME.fullmatch(value):
+        raise InputError(field, value, SIMPLE_NAME_EXPECTED)
 
 
 def check_destination(destination: t.Mapping[str, t.Any]) -> None:
@@ -56,6 +56,15 @@ def check_destination(destination: t.Mapping[str, t.Any]) -> None:
             ipaddress.ip_address(address)
         except ValueError as error:
             raise InputError(f"{field}.ip", address, "an IP address without a prefix length") from error
+
+
+def normal_destination(destination: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """A checked destination with its addresses in the form in which the gateway keeps them."""
+    networks = [
+        {**network, "ip": str(ipaddress.ip_address(network["ip"])) if network["ip"] is not None else None}
+        for network in destination["networks"]
+    ]
+    return {**destination, "networks": networks}
 
 
 def check_name_pattern(pattern: str) -> None:
@@ -82,10 +91,9 @@ def check_limits(limits: t.Mapping[str, int | None]) -> None:
 
 def check_options(options: t.Mapping[str, t.Any]) -> None:
     """Check all options of a template that are given. Raises InputError for the first that is wrong."""
-    if not options["name"].strip():
-        raise InputError("name", options["name"], "a name that is not empty")
+    check_simple_name("name", options["name"])
     if options.get("organization") is not None:
-        check_organization("organization", options["organization"])
+        check_simple_name("organization", options["organization"])
     if options.get("destination") is not None:
         check_destination(options["destination"])
     if options.get("name_pattern") is not None:
@@ -102,6 +110,8 @@ def wanted_template(options: t.Mapping[str, t.Any], current: t.Mapping[str, t.An
     """
     base = DEFAULTS if current is None else current
     given = {name: options[name] for name in WRITABLE if options.get(name) is not None}
+    if "destination" in given:
+        given["destination"] = normal_destination(given["destination"])
     wanted = {name: base[name] for name in WRITABLE if name in base} | given
     if "destination" not in wanted:
         raise InputError("destination", None, "needed to create a template")

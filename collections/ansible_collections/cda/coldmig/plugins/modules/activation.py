@@ -89,7 +89,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cda.coldmig.plugins.module_utils._argspec import gateway_options, reporting_errors
 from ansible_collections.cda.coldmig.plugins.module_utils._diff import Differences
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient
-from ansible_collections.cda.coldmig.plugins.module_utils._template import check_organization
+from ansible_collections.cda.coldmig.plugins.module_utils._template import check_simple_name
 
 
 def run(gateway: GatewayClient, *, active: bool, organizations: list[str] | None, check_mode: bool) -> dict[str, t.Any]:
@@ -121,7 +121,7 @@ def main() -> None:
     )
     with reporting_errors(module):
         for index, name in enumerate(module.params["organizations"] or []):
-            check_organization(f"organizations[{index}]", name)
+            check_simple_name(f"organizations[{index}]", name)
         with GatewayClient.from_options(module.params) as gateway:
             result = run(
                 gateway,

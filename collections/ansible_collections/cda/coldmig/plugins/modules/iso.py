@@ -163,8 +163,6 @@ options:
     default: false
 seealso:
   - module: cda.coldmig.template
-  - plugin: cda.coldmig.iso
-    plugin_type: role
 """
 
 EXAMPLES = r"""

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import typing as t
+
+import pytest
+from ansible_collections.cda.coldmig.plugins.module_utils._errors import InputError
+from ansible_collections.cda.coldmig.plugins.module_utils._template import check_options, wanted_template
+
+
+def network(**changes: t.Any) -> dict[str, t.Any]:
+    return {"network": "lan", "ip_mode": "DHCP", "ip": None, "keep_mac": False, "connected": True, **changes}
+
+
+def destination(*networks: dict[str, t.Any], **changes: t.Any) -> dict[str, t.Any]:
+    return {"vdc": "vdc-1", "storage_profile": None, "vapp": None, "networks": list(networks), **changes}
+
+
+def options(**changes: t.Any) -> dict[str, t.Any]:
+    names = ("organization", "description", "destination", "auto_start", "power_on", "name_pattern", "limits")
+    return {"name": "erp", **dict.fromkeys(names), **changes}
+
+
+GOOD: list[dict[str, t.Any]] = [
+    options(),
+    options(organization="acme.org_1"),
+    options(destination=destination(network(), network(ip_mode="MANUAL", ip="192.0.2.5"))),
+    options(destination=destination(network(ip_mode="MANUAL", ip="2001:db8::1"))),
+    options(name_pattern="web-{serial}.{id}"),
+    options(limits={"max_migrations": 1, "max_disk_bytes": None, "max_total_bytes": 1 << 60}),
+]
+
+
+@pytest.mark.parametrize("given", GOOD)
+def test_good_options_pass(given: dict[str, t.Any]) -> None:
+    check_options(given)
+
+
+BAD: list[tuple[dict[str, t.Any], str, str]] = [
+    (options(name=""), "name", "1 to 63"),
+    (options(name="a b"), "name", "1 to 63"),
+    (options(organization="-acme"), "organization", "1 to 63"),
+    (options(organization="a" * 64), "organization", "1 to 63"),
+    (options(destination=destination(vdc=" ")), "destination.vdc", "not empty"),
+    (options(destination=destination(storage_profile="")), "destination.storage_profile", "not empty"),
+    (options(destination=destination(network(network=""))), "destination.networks[0].network", "not empty"),
+    (
+        options(destination=destination(network(), network(ip_mode="MANUAL"))),
+        "destination.networks[1].ip",
+        "needed with ip_mode MANUAL",
+    ),
+    (
+        options(destination=destination(network(ip_mode="POOL", ip="192.0.2.5"))),
+        "destination.networks[0].ip",
+        "only with ip_mode MANUAL, which is POOL here",
+    ),
+    (
+        options(destination=destination(network(ip_mode="MANUAL", ip="192.0.2.5/24"))),
+        "destination.networks[0].ip",
+        "without a prefix length",
+    ),
+    (options(name_pattern="always-the-same"), "name_pattern", "at least one of {name}, {serial}, {id}"),
+    (options(name_pattern="{name}-{user}"), "name_pattern", "at least one of"),
+    (options(name_pattern="{name"), "name_pattern", "at least one of"),
+    (options(name_pattern="{name} x"), "name_pattern", "beside them only letters"),
+    (options(limits={"max_migrations": 0}), "limits.max_migrations", "from 1 on"),
+]
+
+
+@pytest.mark.parametrize(("given", "field", "expected"), BAD)
+def test_bad_option_is_named_with_what_is_right(given: dict[str, t.Any], field: str, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check_options(given)
+    assert caught.value.field == field
+    assert expected in str(caught.value)
+
+
+def test_new_template_gets_defaults() -> None:
+    wanted = wanted_template(options(destination=destination()), None)
+    assert wanted == {
+        "name": "erp",
+        "description": "",
+        "destination": destination(),
+        "auto_start": False,
+        "power_on": False,
+        "name_pattern": "{name}",
+        "limits": {"max_migrations": None, "max_disk_bytes": None, "max_total_bytes": None},
+    }
+
+
+def test_new_template_needs_a_destination() -> None:
+    with pytest.raises(InputError, match="destination: None is not valid: needed to create a template"):
+        wanted_template(options(), None)
+
+
+def test_option_that_is_left_out_keeps_what_is_there() -> None:
+    current = {
+        **wanted_template(options(destination=destination(), power_on=True), None),
+        "id": "7",
+        "organization": "acme",
+    }
+    wanted = wanted_template(options(auto_start=True), current)
+    assert wanted == {**{name: value for name, value in current.items() if name != "id"}, "auto_start": True}
+
+
+def test_address_is_brought_into_the_form_of_the_gateway() -> None:
+    given = destination(network(ip_mode="MANUAL", ip="2001:DB8:0:0::1"))
+    wanted = wanted_template(options(destination=given), None)
+    assert wanted["destination"]["networks"][0]["ip"] == "2001:db8::1"
