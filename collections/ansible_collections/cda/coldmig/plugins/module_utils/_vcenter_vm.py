@@ -1,0 +1,222 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection cda.coldmig: this module utility may change in any release.
+"""What the module ``vcenter_vm`` does: look, compare, act.
+
+Everything that can be wrong about names, sizes and hardware is found out before the gateway is told that the import
+begins: until then the tenant can still correct the migration.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import typing as t
+from collections.abc import Iterator, Mapping
+
+from ansible_collections.cda.coldmig.plugins.module_utils._destination import (
+    Outcome,
+    get_migration,
+    give_up_if_lost,
+    require_at_least_one,
+    require_id,
+    require_staged,
+    run_label,
+)
+from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError, HttpError, StateError
+from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient, Image, Migration
+from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import Hardware, HardwareError, plan_hardware
+from ansible_collections.cda.coldmig.plugins.module_utils._vcenter import FoundVm, Placement, Vcenter, VcenterError
+from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_import import VmRequest, import_vm
+
+LONGEST_NAME = 80
+"""vCenter's limit."""
+CHUNK = 1 << 20
+
+Options = Mapping[str, t.Any]
+
+
+class HardwareChoiceError(ColdmigError):
+    """No VM can hold this machine."""
+
+
+def ensure_present(options: Options, *, check_mode: bool) -> Outcome:
+    """The VM with all its disks. Values: ``vm``, ``vcenter``, ``migration``."""
+    migration_id = require_id(options["migration"])
+    require_at_least_one(options, "parallel_disks", "wait_timeout")
+    with GatewayClient.from_options(options) as gateway:
+        migration = get_migration(gateway, migration_id)
+        require_staged(migration)
+        with Vcenter.from_options(options) as vcenter:
+            found = vcenter.find_vm(migration_id, hint=migration["refs"]["vcenter_vm"])
+            if found is not None and found.complete:
+                outcome = _keep(gateway, vcenter, migration, found, check_mode=check_mode)
+            elif migration["state"] == "finished":
+                raise StateError(
+                    f"migration {migration['name']} ({migration_id}) is finished, "
+                    f"but vCenter {vcenter.hostname} has no VM of it any more"
+                )
+            else:
+                outcome = _create(options, gateway, vcenter, migration, found, check_mode=check_mode)
+            outcome.values["vcenter"] = vcenter.about()
+    return outcome
+
+
+def ensure_absent(options: Options, *, check_mode: bool) -> Outcome:
+    """No VM of this migration. One that Cloud Director manages is left to ``vcd_vm``. Values: ``migration``."""
+    migration_id = require_id(options["migration"])
+    with GatewayClient.from_options(options) as gateway, Vcenter.from_options(options) as vcenter:
+        migration = gateway.migration(migration_id)
+        refs = migration["refs"] if migration is not None else {}
+        found = vcenter.find_vm(migration_id, hint=refs.get("vcenter_vm"))
+        outcome = Outcome(values={"migration": migration, "vcenter": vcenter.about()})
+        if found is None:
+            return outcome
+        if refs.get("vcd_vm"):
+            raise StateError(
+                f"VM {found.name} ({found.moid}) belongs to Cloud Director, "
+                "which has to remove it (vcd_vm, state=absent)"
+            )
+        outcome.changed = True
+        outcome.before = vcenter.describe_vm(found)
+        if not check_mode:
+            vcenter.remove_vm(found, timeout=options["wait_timeout"])
+            if migration is not None and refs.get("vcenter_vm"):
+                outcome.values["migration"] = gateway.note_refs(migration_id, {"vcenter_vm": None})
+        return outcome
+
+
+def _keep(
+    gateway: GatewayClient, vcenter: Vcenter, migration: Migration, found: FoundVm, *, check_mode: bool
+) -> Outcome:
+    """The VM is there. The gateway may not know it yet if the run that made it died just then."""
+    described = vcenter.describe_vm(found)
+    unknown = migration["refs"]["vcenter_vm"] != found.moid and migration["state"] != "finished"
+    if unknown and not check_mode:
+        gateway.begin_import(migration["id"], run_label())
+        migration = gateway.note_refs(migration["id"], {"vcenter_vm": found.moid})
+    return Outcome(before=described, after=described, values={"vm": described, "migration": migration})
+
+
+def _create(
+    options: Options,
+    gateway: GatewayClient,
+    vcenter: Vcenter,
+    migration: Migration,
+    half_made: FoundVm | None,
+    *,
+    check_mode: bool,
+) -> Outcome:
+    place = vcenter.place(
+        datacenter=options["datacenter"],
+        cluster=options["cluster"],
+        resource_pool=options["resource_pool"],
+        folder=options["folder"],
+        datastore=options["datastore"],
+        network=options["network"],
+    )
+    hardware = _plan(options, vcenter, place, migration)
+    _require_space(place, migration)
+    request = VmRequest(
+        migration_id=migration["id"],
+        name=options["name"] or vm_name(migration["name"], migration["id"]),
+        annotation=f"Cold migration {migration['id']} of {migration['name']} ({migration['organization']})",
+        hardware=hardware,
+        hardware_version=options["hardware_version"],
+        thin=options["thin"],
+        nics=_macs(migration) if place.network is not None else (),
+    )
+    outcome = Outcome(changed=True, after=_predicted(request), notes=list(hardware.notes))
+    outcome.values = {"vm": outcome.after, "migration": migration}
+    if half_made is not None:
+        outcome.before = vcenter.describe_vm(half_made)
+    if check_mode:
+        return outcome
+
+    gateway.begin_import(migration["id"], run_label())
+    if half_made is not None:
+        vcenter.remove_vm(half_made, timeout=options["wait_timeout"])
+    try:
+        made = import_vm(
+            vcenter,
+            place,
+            request,
+            lambda index: _staged_image(options, migration["id"], migration["disks"][index]["index"]),
+            parallel=options["parallel_disks"],
+            timeout=options["wait_timeout"],
+            network_name=options["network"] or "",
+        )
+    except HttpError as error:
+        give_up_if_lost(gateway, migration["id"], error)
+        raise
+    outcome.values["migration"] = gateway.note_refs(migration["id"], {"vcenter_vm": made.moid})
+    outcome.after = outcome.values["vm"] = vcenter.describe_vm(made)
+    return outcome
+
+
+def _plan(options: Options, vcenter: Vcenter, place: Placement, migration: Migration) -> Hardware:
+    try:
+        return plan_hardware(
+            migration["machine"],
+            [disk["size_bytes"] for disk in migration["disks"]],
+            offered=vcenter.offered_guests(place.compute, options["hardware_version"]),
+            guest_id=options["guest_id"],
+            controller=options["controller"],
+            nic=options["nic_type"],
+        )
+    except HardwareError as error:
+        raise HardwareChoiceError(str(error)) from error
+
+
+def _require_space(place: Placement, migration: Migration) -> None:
+    """Thin or not, what holds data needs room; running out of it in the middle costs the whole upload."""
+    needed = sum((disk["data_chunks"] or 0) * CHUNK for disk in migration["disks"])
+    free = place.datastore_free_bytes
+    if free is not None and needed > free:
+        raise VcenterError(
+            f"datastore: {place.datastore_name!r} has {free} bytes free, the data of the disks needs {needed}"
+        )
+
+
+@contextlib.contextmanager
+def _staged_image(options: Options, migration_id: str, disk: int) -> Iterator[Image]:
+    # a client of its own: disks may be sent at the same time
+    with GatewayClient.from_options(options) as gateway, gateway.image(migration_id, disk) as image:
+        yield image
+
+
+def _macs(migration: Migration) -> tuple[str | None, ...]:
+    """For each NIC of the source the MAC to keep, or None."""
+    networks = migration["destination"]["networks"]
+    return tuple(
+        nic["permanent_mac"] or nic["mac"] if index < len(networks) and networks[index]["keep_mac"] else None
+        for index, nic in enumerate(migration["machine"]["nics"])
+    )
+
+
+def vm_name(name: str, migration_id: str) -> str:
+    """A name that is unique in the folder and needs no escaping; Cloud Director gives the VM its own name later."""
+    suffix = f"-{migration_id[:8]}"
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "vm"
+    return plain[: LONGEST_NAME - len(suffix)] + suffix
+
+
+def _predicted(request: VmRequest) -> dict[str, t.Any]:
+    """What describe_vm will say, as far as it is known before."""
+    hardware = request.hardware
+    return {
+        "name": request.name,
+        "guest_id": hardware.guest_id,
+        "firmware": hardware.firmware,
+        "secure_boot": hardware.secure_boot,
+        "num_cpus": hardware.num_cpus,
+        "cores_per_socket": hardware.cores_per_socket,
+        "memory_mb": hardware.memory_mb,
+        "controller": hardware.controller,
+        "disks": [
+            {"index": disk.index, "capacity_bytes": disk.capacity_kb * 1024, "bus": disk.bus, "unit": disk.unit}
+            for disk in hardware.disks
+        ],
+        "nics": [{"type": hardware.nic, "mac": mac} for mac in request.nics],
+    }
