@@ -1,0 +1,543 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A site on this machine: simulated vCenter and VCD, a real gateway, and the inventories of a provider and of a tenant.
+
+Everything a person does is done as that person does it, by `ansible-playbook` with that person's inventory and
+credential. What the tests look up for themselves (states, hardware of the created VM) is read from the services'
+own interfaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+import yaml
+
+TESTS = Path(__file__).resolve().parent.parent
+ROOT = TESTS.parent
+COLLECTION = ROOT / "collections/ansible_collections/cda/coldmig"
+GATEWAY_SOURCE = COLLECTION / "roles/gateway/files/gateway/src"
+ISO_BUILD = COLLECTION / "roles/iso/files/iso-build"
+
+# Where QEMU's user-mode network shows this machine to its guests.
+HOST_SEEN_BY_GUESTS = "10.0.2.2"
+ORGANIZATION = "acme"
+ENDED = ("finished", "failed", "canceled")
+
+
+class SiteError(RuntimeError):
+    """A part of the site did not start, a playbook failed, or a wait was in vain; the message ends with the log."""
+
+
+class ApiError(SiteError):
+    """The gateway refused a request; `problem` is its problem document."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        super().__init__(f"{status} {problem.get('title')}: {problem.get('detail')}")
+        self.status = status
+        self.problem = dict(problem)
+
+
+def tail(path: Path, lines: int = 30) -> str:
+    """The last lines of a log."""
+    if not path.exists():
+        return "(no log)"
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def free_port() -> int:
+    """A TCP port that is free now. Somebody else may take it before it is used; then the user of it says so."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes a file that only its owner may read."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+
+
+class Service:
+    """A process in the background that ends with us: by `stop()`, or by the kernel if we are killed."""
+
+    def __init__(self, name: str, argv: list[str], log: Path, env: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "TERM", *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                start_new_session=True,
+            )
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
+        """Waits until the service is ready; SiteError with its log when it ends or takes too long."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if not self.alive:
+                raise SiteError(f"{self.name} ended with status {self._process.returncode}:\n{tail(self.log)}")
+            if time.monotonic() > deadline:
+                raise SiteError(f"{self.name} is not ready after {seconds:.0f} s:\n{tail(self.log)}")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        """Ends it, gently first."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+class Api:
+    """The gateway's control plane, for looking things up."""
+
+    def __init__(self, url: str, ca: Path, token: str) -> None:
+        self._client = httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"},
+            verify=ssl.create_default_context(cafile=str(ca)),
+            timeout=60,
+            trust_env=False,
+        )
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Calls `/api/v1{path}` and returns the decoded answer. Raises ApiError or httpx.TransportError."""
+        answer = self._client.request(method, f"/api/v1{path}", json=body)
+        if answer.is_error:
+            kind = answer.headers.get("content-type", "")
+            raise ApiError(answer.status_code, answer.json() if kind.endswith("json") else {"title": answer.text})
+        return answer.json() if answer.content else None
+
+    def get(self, path: str) -> Any:
+        return self.call("GET", path)
+
+
+class Site:
+    """The whole site in one directory. A context manager: leaving it stops everything that was started."""
+
+    def __init__(self, directory: Path, *, organization: str = ORGANIZATION) -> None:
+        self.directory = directory
+        self.organization = organization
+        self.logs = directory / "logs"
+        self.port = free_port()
+        self.url = f"https://127.0.0.1:{self.port}"
+        self.ca = directory / "state/pki/ca.pem"
+        self._gateway: Service | None = None
+        self._simulators: Service | None = None
+        self.simulated: dict[str, Any] = {}
+        self._tokens: dict[str, str] = {}
+        self.logs.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o700)
+
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stops gateway and simulators."""
+        self.stop_gateway()
+        if self._simulators:
+            self._simulators.stop()
+            self._simulators = None
+
+    # -- simulators -------------------------------------------------------------------------------------------------
+
+    def start_simulators(self, **settings: float) -> None:
+        """Starts the simulated vCenter and VCD. `settings` are options of tests/simulators/run.py."""
+        state = self.directory / "simulators.json"
+        state.unlink(missing_ok=True)
+        argv = [sys.executable, str(TESTS / "simulators/run.py"), "--state", str(state)]
+        argv += ["--folder", str(self.directory / "simulators")]
+        for name, value in settings.items():
+            argv += [f"--{name.replace('_', '-')}", str(value)]
+        self._simulators = Service("the simulators", argv, self.logs / "simulators.log", os.environ)
+        # The first start compiles the simulated vCenter.
+        self._simulators.wait_until(state.exists, 600)
+        self.simulated = json.loads(state.read_text())
+
+    # -- gateway ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _gateway_argv(self) -> list[str]:
+        return [sys.executable, "-m", "coldmig_gateway", "--config", str(self.directory / "gateway.toml")]
+
+    @property
+    def _gateway_env(self) -> dict[str, str]:
+        paths = [str(GATEWAY_SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+    def init_gateway(self) -> None:
+        """Makes the gateway's configuration, database, CA and first provider token."""
+        token = self.directory / "provider.token"
+        argv = [
+            *self._gateway_argv, "init",
+            "--state-dir", str(self.directory / "state"),
+            "--name", HOST_SEEN_BY_GUESTS, "--name", "127.0.0.1", "--name", "localhost",
+            "--listen", "127.0.0.1", "--port", str(self.port),
+            "--url", f"https://{HOST_SEEN_BY_GUESTS}:{self.port}",
+            "--site-name", "north",
+            "--token-file", str(token),
+        ]  # fmt: skip
+        self._run(argv, self.logs / "gateway-init.log", self._gateway_env, "coldmig-gateway init")
+        self._tokens["provider"] = token.read_text().strip()
+
+    def start_gateway(self) -> None:
+        """Starts `coldmig-gateway serve` and waits until it answers."""
+        self._gateway = Service(
+            "the gateway", [*self._gateway_argv, "serve"], self.logs / "gateway.log", self._gateway_env
+        )
+        self._gateway.wait_until(self._healthy, 60)
+
+    def _healthy(self) -> bool:
+        try:
+            return bool(Api(self.url, self.ca, "").get("/health")["status"] == "ok")
+        except (OSError, httpx.HTTPError, SiteError, ValueError):
+            return False
+
+    def stop_gateway(self) -> None:
+        if self._gateway:
+            self._gateway.stop()
+            self._gateway = None
+
+    def api(self, who: str = "provider") -> Api:
+        """The gateway as `provider` or `tenant`."""
+        return Api(self.url, self.ca, self._tokens[who])
+
+    def make_tenant_token(self) -> None:
+        """The provider gives the organization its token (shown once)."""
+        answer = self.api().call(
+            "POST", "/tokens", {"organization": self.organization, "description": "migration of the ERP machines"}
+        )
+        self._tokens["tenant"] = answer["token"]
+
+    def migrations(self) -> list[dict[str, Any]]:
+        """All migrations, newest first, as the provider sees them."""
+        items: list[dict[str, Any]] = self.api().get("/migrations")["items"]
+        return items
+
+    def migration(self, identifier: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.api().get(f"/migrations/{identifier}")
+        return found
+
+    def audit(self, identifier: str) -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.api().get(f"/migrations/{identifier}/audit")["items"]
+        return items
+
+    # -- people -----------------------------------------------------------------------------------------------------
+
+    def write_inventories(self, provider: Mapping[str, Any], tenant: Mapping[str, Any]) -> None:
+        """Writes the two inventories: variables as given, the gateway's address, and the inventory plugin.
+
+        The credentials come from the environment of each run, as CI gives them.
+        """
+        for who, variables in (("provider", provider), ("tenant", tenant)):
+            directory = self.directory / "inventories" / who
+            directory.mkdir(parents=True, exist_ok=True)
+            access = {
+                "gateway_url": "{{ lookup('ansible.builtin.env', 'COLDMIG_GATEWAY_URL') }}",
+                "gateway_ca_path": "{{ lookup('ansible.builtin.env', 'COLDMIG_GATEWAY_CA') }}",
+                "gateway_token": "{{ lookup('ansible.builtin.env', 'COLDMIG_GATEWAY_TOKEN') }}",
+            }
+            hosts = {"all": {"vars": {**{f"coldmig_{key}": value for key, value in access.items()}, **variables}}}
+            (directory / "hosts.yml").write_text(yaml.safe_dump(hosts, sort_keys=False))
+            (directory / "migrations.coldmig.yml").write_text(
+                yaml.safe_dump({"plugin": "cda.coldmig.migrations", **access}, sort_keys=False)
+            )
+
+    def _person(self, who: str) -> dict[str, str]:
+        env = {
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_NOCOLOR": "1",
+            "COLDMIG_GATEWAY_URL": self.url,
+            "COLDMIG_GATEWAY_CA": str(self.ca),
+            "COLDMIG_GATEWAY_TOKEN": self._tokens[who],
+        }
+        if who == "provider" and self.simulated:
+            vcenter, vcd = self.simulated["vcenter"], self.simulated["vcd"]
+            env |= {
+                "VMWARE_HOST": vcenter["host"],
+                "VMWARE_PORT": str(vcenter["port"]),
+                "VMWARE_USER": vcenter["username"],
+                "VMWARE_PASSWORD": vcenter["password"],
+                "VMWARE_CA_PATH": self.simulated["ca"],
+                "VCD_URL": vcd["url"],
+                "VCD_ORG": "System",
+                "VCD_USER": "administrator",
+                "VCD_PASSWORD": vcd["users"]["administrator"]["password"],
+                "VCD_CA_PATH": self.simulated["ca"],
+            }
+        return env
+
+    def playbook(self, who: str, name: str, *arguments: str) -> str:
+        """Runs a playbook of the collection as `provider` or `tenant`; returns its output. Raises SiteError."""
+        count = len(list(self.logs.glob("*-playbook-*.log"))) + 1
+        log = self.logs / f"{count:02d}-playbook-{name}-{who}.log"
+        argv = [_tool("ansible-playbook"), "-i", str(self.directory / "inventories" / who)]
+        argv += [f"cda.coldmig.{name}", *arguments]
+        return self._run(argv, log, self._person(who), f"{who}: ansible-playbook cda.coldmig.{name}")
+
+    def inventory(self, who: str) -> dict[str, Any]:
+        """What the inventory plugin shows to `provider` or `tenant` (ansible-inventory --list)."""
+        argv = [_tool("ansible-inventory"), "-i", str(self.directory / "inventories" / who), "--list"]
+        text = self._run(argv, self.logs / f"inventory-{who}.log", self._person(who), f"{who}: ansible-inventory")
+        parsed: dict[str, Any] = json.loads(text)
+        return parsed
+
+    def _run(self, argv: list[str], log: Path, env: Mapping[str, str], what: str) -> str:
+        # Standard error apart from the output: warnings must not get between JSON.
+        errors = log.with_suffix(".stderr")
+        with log.open("wb") as output, errors.open("wb") as error_output:
+            done = subprocess.run(
+                ["setpriv", "--pdeathsig", "TERM", *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=error_output,
+                env=dict(env),
+                cwd=self.directory,
+                check=False,
+            )
+        if done.returncode != 0:
+            raise SiteError(
+                f"{what} failed (status {done.returncode}), see {log}:\n{tail(log)}\n{tail(errors)}".rstrip()
+            )
+        if not errors.stat().st_size:
+            errors.unlink()
+        return log.read_text(errors="replace")
+
+    # -- waiting ----------------------------------------------------------------------------------------------------
+
+    def wait_for_migration(
+        self,
+        states: tuple[str, ...],
+        seconds: float,
+        *,
+        tick: Callable[[dict[str, Any] | None], None] | None = None,
+        known: tuple[str, ...] = (),
+    ) -> dict[str, Any]:
+        """Waits until a migration (the newest that is not in `known`) has one of the states.
+
+        Raises SiteError when it ends otherwise or the time is over.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            migration = next((one for one in self.migrations() if one["id"] not in known), None)
+            if migration and migration["state"] in states:
+                return migration
+            if migration and migration["state"] in ENDED:
+                raise SiteError(
+                    f"migration {migration['id']} is {migration['state']}: {migration['reason']} {migration['detail']}"
+                )
+            if time.monotonic() > deadline:
+                now = f"is {migration['state']}" if migration else "was never registered"
+                raise SiteError(f"after {seconds:.0f} s the migration {now}; awaited: {', '.join(states)}")
+            if tick:
+                tick(migration)
+            time.sleep(2)
+
+
+def _tool(name: str) -> str:
+    """A program of the virtual environment that runs us, else of the PATH."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if not found:
+        raise SiteError(f"{name} is not installed")
+    return found
+
+
+def build_base_iso(log: Path) -> dict[str, Any]:
+    """Builds the base ISO, or takes it from the cache; the build tool's facts (path, size_bytes, volume_id, …)."""
+    ready = os.environ.get("COLDMIG_BASE_ISO")
+    if ready:
+        return {"path": ready, "size_bytes": Path(ready).stat().st_size}
+    argv = [sys.executable, str(ISO_BUILD), "build", "--json"]
+    with log.open("wb") as errors:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, check=False)
+    if done.returncode != 0:
+        raise SiteError(f"the base ISO could not be built:\n{tail(log)}")
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts
+
+
+# -- what arrived ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class VmHardware:
+    """What vCenter says about the created VM."""
+
+    name: str
+    moid: str
+    firmware: str
+    """bios or efi."""
+    guest_id: str
+    sockets: int
+    cores_per_socket: int
+    memory_mib: int
+    controllers: tuple[str, ...]
+    """Class name of the controller of each disk, in the order of the disks."""
+    disk_bytes: tuple[int, ...]
+    nics: tuple[tuple[str, str, bool], ...]
+    """(class name, MAC address, connected) of each NIC."""
+    powered_on: bool
+
+
+@contextlib.contextmanager
+def vcenter_session(simulated: Mapping[str, Any]) -> Iterator[Any]:
+    """A pyvmomi service instance."""
+    from pyVim.connect import Disconnect, SmartConnect
+
+    vcenter = simulated["vcenter"]
+    instance = SmartConnect(
+        host=vcenter["host"],
+        port=vcenter["port"],
+        user=vcenter["username"],
+        pwd=vcenter["password"],
+        sslContext=ssl.create_default_context(cafile=simulated["ca"]),
+    )
+    try:
+        yield instance
+    finally:
+        Disconnect(instance)
+
+
+def read_vm(simulated: Mapping[str, Any], moid: str) -> VmHardware:
+    """Reads a VM's hardware through the vSphere API."""
+    from pyVmomi import vim
+
+    with vcenter_session(simulated) as instance:
+        content = instance.RetrieveContent()
+        view = content.viewManager.CreateContainerView(content.rootFolder, [vim.VirtualMachine], True)
+        vm = next((one for one in view.view if one._moId == moid), None)
+        view.Destroy()
+        if vm is None:
+            raise SiteError(f"vCenter has no VM {moid}")
+        config = vm.config
+        devices = config.hardware.device
+        by_key = {device.key: device for device in devices}
+        # In the order in which a machine finds them: by controller, then by unit.
+        disks = sorted(
+            (device for device in devices if isinstance(device, vim.vm.device.VirtualDisk)),
+            key=lambda disk: (by_key[disk.controllerKey].busNumber, disk.unitNumber),
+        )
+        nics = [device for device in devices if isinstance(device, vim.vm.device.VirtualEthernetCard)]
+        return VmHardware(
+            name=config.name,
+            moid=moid,
+            firmware=config.firmware or "bios",
+            guest_id=config.guestId,
+            sockets=config.hardware.numCPU // (config.hardware.numCoresPerSocket or 1),
+            cores_per_socket=config.hardware.numCoresPerSocket or 1,
+            memory_mib=config.hardware.memoryMB,
+            controllers=tuple(_class_name(by_key[disk.controllerKey]) for disk in disks),
+            disk_bytes=tuple(disk.capacityInKB * 1024 for disk in disks),
+            nics=tuple(
+                (_class_name(nic), nic.macAddress or "", bool(nic.connectable and nic.connectable.startConnected))
+                for nic in nics
+            ),
+            powered_on=vm.runtime.powerState == "poweredOn",
+        )
+
+
+def _class_name(managed: object) -> str:
+    return type(managed).__name__.rsplit(".", 1)[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class CloudVm:
+    """What VCD shows of the VM to a user of the organization."""
+
+    name: str
+    status: int
+    """4 is powered on, 8 powered off."""
+    networks: tuple[tuple[str, str, bool], ...]
+    """(network, address mode, connected) of each NIC."""
+    customization_enabled: bool
+    metadata: dict[str, str]
+
+
+_VCLOUD = "{http://www.vmware.com/vcloud/v1.5}"
+
+
+class CloudSession:
+    """A user's session at VCD, read only. Version and media types as VCD 10.4 and later want them."""
+
+    VERSION = "37.0"
+
+    def __init__(self, simulated: Mapping[str, Any], organization: str, user: str, password: str) -> None:
+        self._client = httpx.Client(
+            base_url=simulated["vcd"]["url"],
+            verify=ssl.create_default_context(cafile=simulated["ca"]),
+            timeout=60,
+            trust_env=False,
+        )
+        answer = self._client.post(
+            "/cloudapi/1.0.0/sessions",
+            auth=(f"{user}@{organization}", password),
+            headers={"Accept": f"application/json;version={self.VERSION}"},
+        )
+        answer.raise_for_status()
+        self._client.headers["Authorization"] = f"Bearer {answer.headers['X-VMWARE-VCLOUD-ACCESS-TOKEN']}"
+
+    def _get(self, href: str) -> ET.Element:
+        answer = self._client.get(href, headers={"Accept": f"application/*+xml;version={self.VERSION}"})
+        answer.raise_for_status()
+        return ET.fromstring(answer.content)
+
+    def vm(self, href: str, metadata_href: str | None = None) -> CloudVm:
+        """A VM by its href; its metadata, or that of the object behind `metadata_href` (the vApp)."""
+        vm = self._get(href)
+        section = vm.find(f"{_VCLOUD}NetworkConnectionSection")
+        connections = [] if section is None else section.findall(f"{_VCLOUD}NetworkConnection")
+        customization = vm.find(f"{_VCLOUD}GuestCustomizationSection/{_VCLOUD}Enabled")
+        metadata = self._get(f"{metadata_href or href}/metadata")
+        return CloudVm(
+            name=vm.attrib["name"],
+            status=int(vm.attrib["status"]),
+            networks=tuple(
+                (
+                    connection.attrib["network"],
+                    connection.findtext(f"{_VCLOUD}IpAddressAllocationMode") or "",
+                    connection.findtext(f"{_VCLOUD}IsConnected") == "true",
+                )
+                for connection in connections
+            ),
+            customization_enabled=customization is not None and customization.text == "true",
+            metadata={
+                entry.findtext(f"{_VCLOUD}Key") or "": entry.findtext(f"{_VCLOUD}TypedValue/{_VCLOUD}Value") or ""
+                for entry in metadata.findall(f"{_VCLOUD}MetadataEntry")
+            },
+        )
