@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Command line of the agent."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from coldmig_agent import __version__, inspection, lifecycle
+from coldmig_agent.config import Config, ConfigError, load_config
+from coldmig_agent.consoles import ConsoleThread, open_consoles
+from coldmig_agent.lifecycle import Agent, Stopped
+from coldmig_agent.netconfig import NetworkSetupError, write_networkd_files
+from coldmig_agent.status import Phase, Status
+
+LOG = logging.getLogger("coldmig_agent")
+
+DEFAULT_CONFIG = Path("/run/coldmig/config.json")
+DEFAULT_CONSOLES = (Path("/dev/tty1"), Path("/dev/ttyS0"))
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="coldmig-agent", description="Cold migration: the agent on the live ISO.")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="the ISO's settings (default: %(default)s)")
+    parser.add_argument(
+        "--console",
+        type=Path,
+        action="append",
+        metavar="PATH",
+        help="terminal to show the state on; virtual consoles get a screen, others lines. May be repeated",
+    )
+    parser.add_argument(
+        "--once", action="store_true", help="end after the migration instead of keeping its last screen"
+    )
+    parser.add_argument(
+        "--source",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="IMAGE",
+        help="for the laboratory: copy this image file instead of the machine's disks. May be repeated",
+    )
+    commands = parser.add_subparsers(dest="command")
+    network = commands.add_parser("network", help="write systemd-networkd files from the ISO's settings")
+    network.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
+    network.add_argument("--output", type=Path, required=True, metavar="DIR")
+    commands.add_parser("inspect", help=argparse.SUPPRESS)  # the agent's own helper process
+    return parser
+
+
+def _bound_memory() -> None:
+    """glibc: few arenas, and freed buffers go back to the kernel at once; the live system has 768 MiB in all."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_ARENA_MAX, 2)
+        libc.mallopt(_M_MMAP_THRESHOLD, 256 << 10)
+    except (OSError, AttributeError):
+        LOG.debug("no mallopt here")
+
+
+def _poweroff() -> None:
+    subprocess.run(["systemctl", "poweroff"], check=False)
+
+
+def _configure_network(path: Path, output: Path) -> int:
+    try:
+        for written in write_networkd_files(load_config(path).network, output):
+            LOG.info("wrote %s", written)
+    except (ConfigError, NetworkSetupError, OSError) as error:
+        LOG.error("network settings: %s", error)
+        return 1
+    return 0
+
+
+def _consoles(arguments: argparse.Namespace, config: Config | None) -> list[Path]:
+    if arguments.console:
+        return list(arguments.console)
+    paths = [path for path in DEFAULT_CONSOLES if path.exists()]
+    if config is not None and config.serial_console is None:
+        paths = [path for path in paths if path.name != "ttyS0"]
+    return paths
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    status = Status(LOG.info)
+    config, problem = None, ""
+    try:
+        config = load_config(arguments.config)
+    except ConfigError as error:
+        problem = f"the settings of this ISO cannot be used: {error}"
+    with ConsoleThread(open_consoles(_consoles(arguments, config)), status):
+        if config is None:
+            status.phase(Phase.FAILED, problem)
+            if not arguments.once:
+                stop.wait()
+            return 2
+        agent = Agent(config, status, stop, images=tuple(arguments.source))
+        try:
+            complete = agent.run()
+            if not arguments.once:
+                lifecycle.finish(agent, None if arguments.source or not complete else _poweroff)
+        except Stopped:
+            return 3
+        return 0 if complete else 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the agent. 0: copied; 1: the migration ended otherwise; 2: settings; 3: stopped by a signal."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if arguments.command == "inspect":
+        return inspection.child_main()
+    if arguments.command == "network":
+        return _configure_network(arguments.config, arguments.output)
+    _bound_memory()
+    return _run(arguments)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Partition tables, read from the disk itself: GPT (UEFI specification §5.3) and MBR with logical partitions.
+
+Reads through a callback, so that the same code serves disks, images and tests. Every loop and size is bounded: the
+table belongs to the guest.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+#: ``read(offset, length)`` → up to ``length`` bytes of the disk.
+ReadAt = Callable[[int, int], bytes]
+
+MAX_PARTITIONS = 256
+MAX_NUMBER = 1024
+MAX_ENTRY_BYTES = 1 << 20
+MAX_LOGICAL = 128
+
+ESP_GUID = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
+BIOS_BOOT_GUID = "21686148-6449-6e6f-744e-656564454649"
+MBR_ESP = "0xef"
+_MBR_EXTENDED = frozenset({0x05, 0x0F, 0x85})
+_MBR_PROTECTIVE = 0xEE
+
+
+@dataclass(frozen=True, slots=True)
+class TableEntry:
+    """One partition; ``type`` is a GUID (GPT) or ``0x83`` (MBR), ``name`` GPT's own label."""
+
+    number: int
+    start_bytes: int
+    size_bytes: int
+    type: str
+    name: str = ""
+    active: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """``kind`` is ``gpt``, ``dos`` or None (no table). ``boot_code``: the first sector holds a boot loader's code."""
+
+    kind: str | None
+    entries: tuple[TableEntry, ...] = ()
+    boot_code: bool = False
+    damaged: bool = False
+
+
+def _mbr_entry(sector: bytes, slot: int) -> tuple[int, int, int, bool]:
+    """Type, first LBA, number of sectors and active flag of one of the four slots."""
+    flag, kind, start, count = struct.unpack_from("<B3xB3xII", sector, 446 + 16 * slot)
+    return kind, start, count, flag == 0x80
+
+
+def _logical(read: ReadAt, base: int, sector_size: int, disk_bytes: int) -> list[TableEntry]:
+    """Partitions in an extended one: a chain of sectors that may be damaged or a loop."""
+    found: list[TableEntry] = []
+    offset = 0
+    visited: set[int] = set()
+    while len(found) < MAX_LOGICAL and offset not in visited:
+        visited.add(offset)
+        sector = read((base + offset) * sector_size, 512)
+        if len(sector) < 512 or sector[510:512] != b"\x55\xaa":
+            break
+        kind, start, count, active = _mbr_entry(sector, 0)
+        begin = (base + offset + start) * sector_size
+        if kind and count and begin < disk_bytes:
+            number = 5 + len(found)
+            found.append(TableEntry(number, begin, count * sector_size, f"0x{kind:02x}", active=active))
+        kind, offset, count, _ = _mbr_entry(sector, 1)
+        if kind not in _MBR_EXTENDED or not count:
+            break
+    return found
+
+
+def _dos(read: ReadAt, sector: bytes, sector_size: int, disk_bytes: int) -> list[TableEntry]:
+    entries: list[TableEntry] = []
+    for slot in range(4):
+        kind, start, count, active = _mbr_entry(sector, slot)
+        if not kind or not count or start * sector_size >= disk_bytes:
+            continue
+        entries.append(TableEntry(slot + 1, start * sector_size, count * sector_size, f"0x{kind:02x}", active=active))
+        if kind in _MBR_EXTENDED:
+            entries += _logical(read, start, sector_size, disk_bytes)
+    return entries
+
+
+def _gpt(read: ReadAt, lba: int, sector_size: int, disk_bytes: int) -> list[TableEntry] | None:
+    """Entries of the table whose header is at ``lba``; None where header or entries are damaged."""
+    header = read(lba * sector_size, 512)
+    if len(header) < 92 or header[:8] != b"EFI PART":
+        return None
+    header_size, crc = struct.unpack_from("<II", header, 12)
+    entries_lba, count, entry_size, entries_crc = struct.unpack_from("<QIII", header, 72)
+    if not 92 <= header_size <= 512 or zlib.crc32(header[:16] + bytes(4) + header[20:header_size]) != crc:
+        return None
+    if entry_size < 128 or entry_size % 8 or not 0 < count * entry_size <= MAX_ENTRY_BYTES:
+        return None
+    if entries_lba * sector_size >= disk_bytes:
+        return None
+    raw = read(entries_lba * sector_size, count * entry_size)
+    if len(raw) != count * entry_size or zlib.crc32(raw) != entries_crc:
+        return None
+    entries: list[TableEntry] = []
+    for number in range(min(count, MAX_NUMBER)):
+        entry = raw[number * entry_size : number * entry_size + 128]
+        first, last = struct.unpack_from("<QQ", entry, 32)
+        if entry[:16] == bytes(16) or last < first or first * sector_size >= disk_bytes:
+            continue
+        name = entry[56:128].decode("utf-16-le", "replace").split("\0", 1)[0]
+        guid = str(uuid.UUID(bytes_le=entry[:16]))
+        entries.append(TableEntry(number + 1, first * sector_size, (last - first + 1) * sector_size, guid, name))
+        if len(entries) >= MAX_PARTITIONS:
+            break
+    return entries
+
+
+def read_table(read: ReadAt, disk_bytes: int, sector_size: int) -> Table:
+    """The disk's partition table. A damaged primary GPT is replaced by the backup at the end of the disk."""
+    sector = read(0, 512)
+    signed = sector[510:512] == b"\x55\xaa"
+    kinds = {_mbr_entry(sector, slot)[0] for slot in range(4)} if signed else set()
+    boot_code = signed and any(sector[:440])
+    if _MBR_PROTECTIVE in kinds or not signed:
+        entries = _gpt(read, 1, sector_size, disk_bytes)
+        damaged = entries is None and _MBR_PROTECTIVE in kinds
+        if damaged:
+            entries = _gpt(read, disk_bytes // sector_size - 1, sector_size, disk_bytes)
+        return Table("gpt" if entries is not None else None, tuple(entries or ()), boot_code, damaged)
+    # A FAT or NTFS boot sector has the same signature and no table: there the slots hold program code.
+    flags = {sector[446 + 16 * slot] for slot in range(4)}
+    entries = _dos(read, sector, sector_size, disk_bytes) if flags <= {0x00, 0x80} else []
+    return Table("dos" if entries else None, tuple(entries), boot_code)

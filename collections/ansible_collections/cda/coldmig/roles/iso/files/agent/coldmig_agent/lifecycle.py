@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From boot to "you can power off": network, discovery, registration, confirmation, copy, verification.
+
+The state is in memory only. Whatever the site does meanwhile (restarts, long silence), the agent asks again and goes on
+from what the site says; only the site's refusals that no waiting helps against end a migration.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coldmig_agent import discover, fence, network
+from coldmig_agent.api import ControlClient, Enrolment, SessionState
+from coldmig_agent.config import Config
+from coldmig_agent.copying.engine import Copier, CopyError
+from coldmig_agent.copying.planner import Backoff
+from coldmig_agent.copying.sender import CopyStopped, SessionLost
+from coldmig_agent.discover import Found, Roots
+from coldmig_agent.fence import FenceError
+from coldmig_agent.interfaces import all_states
+from coldmig_agent.site import ProblemError, Site, SiteError
+from coldmig_agent.status import Phase, Status
+
+LOG = logging.getLogger(__name__)
+
+REPORT_SECONDS = 3.0
+NETWORK_SECONDS = 2.0
+RETRY_SECONDS = 15.0
+REFUSED_SECONDS = 60.0
+POWEROFF_SECONDS = 30.0
+_MAX_DETAIL = 1000
+
+#: What a refused registration means to the person at the console.
+_REFUSALS = {
+    "not-activated": "site is not activated for cold migration: ask the provider",
+    "credential-expired": "the credential of this ISO has expired: make a new ISO",
+    "credential-revoked": "the credential of this ISO was revoked: make a new ISO",
+    "credential-unknown": "the site does not know the credential of this ISO: make a new ISO",
+    "template-deleted": "the template of this ISO was deleted: make a new ISO",
+}
+_COMPLETE = frozenset({"copied", "importing", "finished"})
+_ENDED = frozenset({"failed", "canceled"})
+
+
+class Stopped(Exception):  # noqa: N818 - an order, not an error
+    """The agent is to end."""
+
+
+class EndedError(RuntimeError):
+    """This boot's migration cannot go on. ``phase`` says how it ended, the text why."""
+
+    def __init__(self, phase: Phase, text: str) -> None:
+        super().__init__(text)
+        self.phase = phase
+
+
+def refusal(error: ProblemError) -> tuple[str, float]:
+    """The sentence for a refused registration and the seconds until the next try."""
+    known = _REFUSALS.get(error.slug)
+    seconds = RETRY_SECONDS if error.slug == "not-activated" or error.status >= 500 else REFUSED_SECONDS
+    text = known or f"the site refuses this machine: {error}"
+    return f"{text}; trying again in {seconds:.0f} s", seconds
+
+
+@dataclass(slots=True)
+class Agent:
+    """One boot. ``stop`` ends it from outside (a signal)."""
+
+    config: Config
+    status: Status
+    stop: threading.Event
+    roots: Roots = field(default_factory=Roots)
+    images: Sequence[Path] = ()
+
+    def run(self) -> bool:
+        """Go through all phases; True when the site has verified every chunk. Raises Stopped."""
+        template = self.config.template
+        self.status.configured(self.config.site.url, f"{template.name} ({template.organization})")
+        site = Site(self.config.site)
+        try:
+            self._wait_for_network()
+            found = self._discover()
+            control = ControlClient(site)
+            enrolment = self._enrol(control, found)
+            self._follow(site, control, enrolment, found)
+        except EndedError as error:
+            self.status.phase(error.phase, str(error))
+            return False
+        return True
+
+    def sleep(self, seconds: float) -> None:
+        """Wait. Raises Stopped when the agent is to end."""
+        if self.stop.wait(seconds):
+            raise Stopped
+
+    def _wait_for_network(self) -> None:
+        self.status.phase(Phase.NETWORK)
+        while True:
+            states = all_states(self.roots.sys, self.roots.proc)
+            network.write_resolv_conf()
+            self.status.network([network.describe_interface(state) for state in states])
+            # Image files come from a laboratory, where the way to the site may be the loopback interface.
+            if network.is_ready(states) or self.images:
+                self.status.problem(None)
+                return
+            self.status.problem(network.advice(states))
+            self.sleep(NETWORK_SECONDS)
+
+    def _discover(self) -> Found:
+        self.status.phase(Phase.DISCOVERING)
+        while True:
+            try:
+                found = discover.discover(self.roots, self.images)
+            except FenceError as error:
+                raise EndedError(Phase.FAILED, str(error)) from error
+            if found.sources:
+                notices = [notice.message for notice in found.machine.warnings]
+                self.status.machine(discover.summary(found.machine), notices)
+                return found
+            self.status.problem("no disk was found: does this ISO have a driver for the disk controller?")
+            self.sleep(RETRY_SECONDS)
+
+    def _enrol(self, control: ControlClient, found: Found) -> Enrolment:
+        self.status.phase(Phase.ENROLLING)
+        boot_key = secrets.token_urlsafe(16)
+        while True:
+            try:
+                enrolment = control.enrol(self.config.credential, found.machine, boot_key)
+            except SiteError as error:
+                if isinstance(error, ProblemError):
+                    text, seconds = refusal(error)
+                else:
+                    seconds = RETRY_SECONDS
+                    text = f"{error}; trying again in {seconds:.0f} s"
+                self.status.problem(text)
+                self.sleep(seconds)
+                network.write_resolv_conf()
+                continue
+            self.status.problem(None)
+            self.status.migration(enrolment.migration_id, enrolment.name)
+            return enrolment
+
+    def _session(self, control: ControlClient, token: str) -> SessionState:
+        """The migration's state; asks until the site answers. Raises EndedError for an unknown session."""
+        backoff = Backoff()
+        while True:
+            try:
+                session = control.session(token)
+            except SiteError as error:
+                if isinstance(error, ProblemError) and error.status == 401:
+                    raise _session_lost() from error
+                self.status.problem(str(error))
+                self.sleep(backoff.next())
+                continue
+            self.status.problem(None)
+            return session
+
+    def _follow(self, site: Site, control: ControlClient, enrolment: Enrolment, found: Found) -> None:
+        """Do what the state of the migration asks for, until it is complete. Raises EndedError."""
+        token = enrolment.session_token
+        halt = threading.Event()
+        copier = Copier(site, token, found.sources, halt, self.status.problem)
+        self.status.watch_disks(lambda: [item.view() for item in copier.progress.values()])
+        while True:
+            session = self._session(control, token)
+            if session.state in _COMPLETE:
+                self.status.phase(Phase.DONE)
+                return
+            if session.state in _ENDED:
+                phase = Phase.FAILED if session.state == "failed" else Phase.CANCELED
+                raise EndedError(phase, ": ".join(part for part in (session.reason, session.message) if part))
+            if session.state == "waiting":
+                self.status.phase(Phase.WAITING)
+            else:
+                self._copy(site, control, token, copier, halt, session)
+            self.sleep(session.poll_seconds)
+
+    def _copy(  # noqa: PLR0917 - the parts of one session
+        self,
+        site: Site,
+        control: ControlClient,
+        token: str,
+        copier: Copier,
+        halt: threading.Event,
+        session: SessionState,
+    ) -> None:
+        """Bring everything to the site that it does not have. Returns too when the site wants no more chunks."""
+        halt.clear()
+        try:
+            copier.check_session(session)
+            with _Reporter(site, token, copier, self, halt):
+                copier.run(session.connections)
+        except SessionLost as error:
+            raise _session_lost() from error
+        except CopyStopped as error:
+            LOG.info("the copy stopped: %s", error)
+            if self.stop.is_set():
+                raise Stopped from error
+        except (CopyError, FenceError) as error:
+            reason = error.reason if isinstance(error, CopyError) else "source-not-read-only"
+            self._give_up(control, token, reason, str(error))
+            raise EndedError(Phase.FAILED, str(error)) from error
+        else:
+            self.status.phase(Phase.VERIFYING)
+
+    def _give_up(self, control: ControlClient, token: str, reason: str, detail: str) -> None:
+        """Tell the site that this migration fails; not for ever, the console says it anyway."""
+        backoff = Backoff()
+        for _ in range(5):
+            try:
+                control.failure(token, reason, detail[:_MAX_DETAIL])
+            except SiteError as error:
+                LOG.warning("reporting the failure: %s", error)
+                self.sleep(backoff.next())
+            else:
+                return
+
+
+def _session_lost() -> EndedError:
+    return EndedError(
+        Phase.FAILED,
+        "the site does not know this session any more (its migration was removed, or the site was set up anew)",
+    )
+
+
+class _Reporter:
+    """While the copy runs: reports progress to the site and stops the copy when the migration has ended there."""
+
+    def __init__(self, site: Site, token: str, copier: Copier, agent: Agent, halt: threading.Event) -> None:
+        self._control = ControlClient(site)
+        self._token = token
+        self._copier = copier
+        self._agent = agent
+        self._halt = halt
+        self._finished = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+
+    def __enter__(self) -> _Reporter:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finished.set()
+        self._thread.join()
+        self._report()
+        self._control.close()
+
+    def _run(self) -> None:
+        while not self._finished.wait(REPORT_SECONDS):
+            if self._agent.stop.is_set():
+                self._halt.set()
+                return
+            self._report()
+            try:
+                if self._control.session(self._token).state in _ENDED:
+                    self._halt.set()
+                    return
+            except SiteError as error:
+                LOG.info("asking for the state: %s", error)
+
+    def _report(self) -> None:
+        try:
+            self._control.progress(self._token, self.report())
+        except SiteError as error:
+            LOG.info("reporting progress: %s", error)
+
+    def report(self) -> dict[str, object]:
+        """The document of POST /session/progress."""
+        snapshot = self._agent.status.snapshot()
+        disks = []
+        for view in snapshot.disks:
+            counters = fence.write_counters(self._copier.path_of(view.index), self._agent.roots.sys)
+            disks.append(
+                {
+                    "index": view.index,
+                    "read_bytes": view.read_bytes,
+                    "sent_bytes": view.sent_bytes,
+                    "done_chunks": view.done_chunks,
+                    "bytes_per_second": view.bytes_per_second,
+                    "seconds_left": view.seconds_left,
+                    "kernel_writes": {"ios": counters.ios, "sectors": counters.sectors},
+                }
+            )
+        lost = sum(view.unreadable_bytes for view in snapshot.disks)
+        message = snapshot.problem or (f"{lost} bytes of the source could not be read" if lost else "")
+        return {"phase": snapshot.phase.value, "message": message, "disks": disks}
+
+
+Poweroff = Callable[[], None]
+
+
+def finish(agent: Agent, poweroff: Poweroff | None) -> None:
+    """After the copy: power off if the ISO says so, else keep the last screen until somebody does. Raises Stopped."""
+    if poweroff is not None and agent.config.poweroff_when_done:
+        agent.status.event(f"powering off in {POWEROFF_SECONDS:.0f} s, as this ISO says")
+        agent.sleep(POWEROFF_SECONDS)
+        poweroff()
+    while True:
+        agent.sleep(3600)
