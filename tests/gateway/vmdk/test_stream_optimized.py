@@ -97,17 +97,9 @@ def test_data_chunks_that_hold_only_zeros_take_no_room() -> None:
 
 def test_a_converted_image_has_the_source_s_bytes(tmp_path: Path) -> None:
     raw = text(9, 2 * MiB) + noise(9, MiB)
-    (tmp_path / "image.vmdk").write_bytes(make_image(raw))
-    command: list[str | Path] = [
-        "qemu-img",
-        "convert",
-        "-f",
-        "vmdk",
-        "-O",
-        "raw",
-        tmp_path / "image.vmdk",
-        tmp_path / "back.raw",
-    ]
+    vmdk, back = tmp_path / "image.vmdk", tmp_path / "back.raw"
+    vmdk.write_bytes(make_image(raw))
+    command: list[str | Path] = ["qemu-img", "convert", "-f", "vmdk", "-O", "raw", vmdk, back]
     subprocess.run(command, check=True, capture_output=True)
     assert back.read_bytes() == raw
 

@@ -258,6 +258,11 @@ class DiskStaging:
             data.keep_where(self._have, 0, self.chunks)
             return data
 
+    def holds_data(self, chunk: int) -> bool:
+        """True if the chunk is durable and not zeros."""
+        with self._lock:
+            return self._have[chunk] and self._data[chunk]
+
     def slot(self, chunk: int) -> Slot:
         """Where a data chunk lies. Raises ChunkDamagedError."""
         return self._index.read_slot(chunk)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from coldmig_gateway.staging.disk import DiskStaging
 from coldmig_gateway.staging.errors import ChunkDamagedError
-from coldmig_gateway.vmdk.stream_optimized import image_length
+from coldmig_gateway.vmdk.stream_optimized import ImageTooLargeError, image_length
 from coldmig_wire.digest import DiskDigest, zero_digest
 from coldmig_wire.geometry import CHUNK, chunk_length
 
@@ -20,7 +20,8 @@ MAX_DAMAGED = 4096
 class Verification:
     """What was found. If ``damaged`` is empty the rest describes the disk, else it means nothing.
 
-    ``digest_hex`` is the ``DiskDigest``, ``vmdk_bytes`` the length of the streamOptimized image.
+    ``digest_hex`` is the ``DiskDigest``, ``vmdk_bytes`` the length of the streamOptimized image; 0 if there can be none
+    because it would pass 2 TiB.
     """
 
     damaged: tuple[ChunkDamagedError, ...]
@@ -37,7 +38,7 @@ class VerificationStoppedError(RuntimeError):
 def verify_disk(staging: DiskStaging, *, stopped: Callable[[], bool] = lambda: False) -> Verification:
     """Re-reads every chunk of a complete disk from the device and compares its digest. Nothing is changed.
 
-    Raises VerificationStoppedError if ``stopped`` turned true, ImageTooLargeError if the disk has no VMDK.
+    Raises VerificationStoppedError if ``stopped`` turned true.
     """
     digest = DiskDigest()
     damaged: list[ChunkDamagedError] = []
@@ -65,10 +66,8 @@ def verify_disk(staging: DiskStaging, *, stopped: Callable[[], bool] = lambda: F
     if damaged:
         return Verification(tuple(damaged))
     zeros_until(staging.chunks)
-    return Verification(
-        (),
-        digest.hexdigest(),
-        image_length(staging.size_bytes, staging.data_sectors()),
-        data.count,
-        staging.stored_bytes,
-    )
+    try:
+        vmdk_bytes = image_length(staging.size_bytes, staging.data_sectors())
+    except ImageTooLargeError:
+        vmdk_bytes = 0
+    return Verification((), digest.hexdigest(), vmdk_bytes, data.count, staging.stored_bytes)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The front: accepts TLS connections within limits and gives them to the application."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from coldmig_gateway.dataplane.app import Application
+from coldmig_gateway.dataplane.connection import Connection
+from coldmig_gateway.dataplane.context import Context
+from coldmig_gateway.dataplane.open_disks import OpenDisks
+from coldmig_gateway.dataplane.relay import Address
+from coldmig_gateway.dataplane.settings import FrontSettings
+from coldmig_gateway.dataplane.site import Site
+from coldmig_gateway.dataplane.tls import ServerCertificate
+from coldmig_gateway.dataplane.verifier import Verifier
+
+_log = logging.getLogger(__name__)
+
+_BACKLOG = 256
+_HOUSEKEEPING_SECONDS = 5.0
+_TLS_SHUTDOWN_SECONDS = 5.0
+_IO_THREADS = 32
+
+
+async def serve(settings: FrontSettings, site: Site, *, ready: Callable[[int], None] | None = None) -> None:
+    """Serves until it is cancelled. ``ready`` is called with the port once connections are accepted.
+
+    Raises OSError if the address or the certificate cannot be used.
+    """
+    limits = settings.limits
+    certificate = ServerCertificate(settings.certificate, settings.key)
+    with (
+        _listen(settings.host, settings.port) as listener,
+        ThreadPoolExecutor(_IO_THREADS, thread_name_prefix="data-io") as io,
+        ThreadPoolExecutor(limits.verify_threads, thread_name_prefix="data-verify") as workers,
+    ):
+        disks = OpenDisks(io)
+        verifier = Verifier(site, disks, io)
+        context = Context(site, disks, verifier, limits, io, workers, asyncio.Semaphore(limits.batches))
+        front = _Front(settings, Application(context, settings.control_socket), certificate)
+        housekeeping = asyncio.create_task(front.keep_house(disks))
+        try:
+            if ready is not None:
+                ready(listener.getsockname()[1])
+            await front.accept(listener)
+        finally:
+            housekeeping.cancel()
+            await front.stop()
+            await verifier.stop()
+            await disks.close_all()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    version = ipaddress.ip_address(host).version
+    family = socket.AF_INET6 if version == 6 else socket.AF_INET
+    listener = socket.create_server(
+        (host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
+    )
+    listener.setblocking(False)
+    return listener
+
+
+class _Front:
+    """The accepted connections."""
+
+    def __init__(self, settings: FrontSettings, application: Application, certificate: ServerCertificate) -> None:
+        self._limits = settings.limits
+        self._application = application
+        self._certificate = certificate
+        self._free = asyncio.Semaphore(settings.limits.connections)
+        self._by_address: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: set[Connection] = set()
+
+    async def accept(self, listener: socket.socket) -> None:
+        """Accepts connections; waits while there are too many."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._free.acquire()
+            try:
+                peer_socket, peer = await loop.sock_accept(listener)
+            except OSError as error:
+                # Out of file descriptors, or the peer has gone already: not a reason to stop.
+                self._free.release()
+                _log.warning("accept: %s", error)
+                await asyncio.sleep(0.2)
+                continue
+            except BaseException:
+                self._free.release()
+                raise
+            task = asyncio.create_task(self._serve(peer_socket, (peer[0], peer[1])))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, peer_socket: socket.socket, peer: Address) -> None:
+        self._by_address[peer[0]] += 1
+        try:
+            if self._by_address[peer[0]] > self._limits.connections_per_address:
+                _log.warning("%s: more than %d connections", peer[0], self._limits.connections_per_address)
+                peer_socket.close()
+                return
+            await self._serve_tls(peer_socket, peer)
+        finally:
+            self._by_address[peer[0]] -= 1
+            if not self._by_address[peer[0]]:
+                del self._by_address[peer[0]]
+            self._free.release()
+
+    async def _serve_tls(self, peer_socket: socket.socket, peer: Address) -> None:
+        local = peer_socket.getsockname()
+        peer_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        ended = asyncio.Event()
+        try:
+            _, connection = await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: Connection(self._connections.add, lambda connection: ended.set()),
+                peer_socket,
+                ssl=self._certificate.context(),
+                ssl_handshake_timeout=self._limits.head_seconds,
+                ssl_shutdown_timeout=_TLS_SHUTDOWN_SECONDS,
+            )
+        except OSError as error:
+            # Scanners and clients that do not trust the certificate end here.
+            _log.info("%s: no TLS connection: %s", peer[0], error or type(error).__name__)
+            peer_socket.close()
+            return
+        try:
+            await self._application.handle(connection, peer, (local[0], local[1]))
+            await ended.wait()
+        finally:
+            connection.abort()
+            self._connections.discard(connection)
+
+    async def keep_house(self, disks: OpenDisks) -> None:
+        """Ends connections whose peer stands still, and closes staging that nobody uses."""
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_SECONDS)
+            for connection in tuple(self._connections):
+                if connection.still_for > self._limits.stalled_seconds:
+                    connection.abort()
+            await disks.close_idle(self._limits.staging_idle_seconds)
+
+    async def stop(self) -> None:
+        """Ends all connections; what they have appended stays."""
+        for connection in tuple(self._connections):
+            connection.abort()
+        for task in tuple(self._tasks):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*self._tasks, return_exceptions=True)
