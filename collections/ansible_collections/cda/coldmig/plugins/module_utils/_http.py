@@ -50,7 +50,7 @@ LARGEST_BODY = 32 << 20
 
 @dataclass(frozen=True)
 class Response:
-    """An answer that was read to its end."""
+    """An answer that was read to its end. ``headers`` finds names in any case."""
 
     method: str
     url: str
@@ -136,7 +136,7 @@ class HttpClient:
         ) as answer:
             url = _without_query(str(answer.url))
             body = _read_bounded(answer, method, url)
-            response = Response(method, url, answer.status_code, dict(answer.headers), body)
+            response = Response(method, url, answer.status_code, answer.headers, body)
         _raise_for_status(response)
         return response
 
@@ -149,7 +149,7 @@ class HttpClient:
             if answer.status_code >= 300:
                 url = _without_query(str(answer.url))
                 body = _read_bounded(answer, method, url)
-                _raise_for_status(Response(method, url, answer.status_code, dict(answer.headers), body))
+                _raise_for_status(Response(method, url, answer.status_code, answer.headers, body))
             yield answer
 
     @contextlib.contextmanager

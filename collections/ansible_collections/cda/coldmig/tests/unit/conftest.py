@@ -70,7 +70,9 @@ class ScriptedServer:
                 if body is None:
                     body = b"" if answer.document is None else json.dumps(answer.document).encode()
                 kind = "application/problem+json" if answer.status >= 400 else "application/json"
-                headers = {"Content-Type": kind, "Content-Length": str(len(body)), **answer.headers}
+                headers = {"Content-Length": str(len(body)), **answer.headers}
+                if "content-type" not in {name.lower() for name in headers}:
+                    headers["Content-Type"] = kind
                 self.send_response(answer.status)
                 for name, value in headers.items():
                     self.send_header(name, value)
@@ -82,7 +84,11 @@ class ScriptedServer:
             def log_message(self, *_arguments: t.Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: t.Any, client_address: t.Any) -> None:
+                """Clients that break off (a handshake, say) are part of the tests."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         if context is not None:
             self._server.socket = context.wrap_socket(

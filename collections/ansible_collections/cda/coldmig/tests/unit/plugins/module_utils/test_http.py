@@ -141,6 +141,13 @@ def test_error_carries_url_status_and_problem(http_server: t.Any, client: HttpCl
     assert error.details()["problem"] == problem
 
 
+def test_names_of_headers_may_be_in_any_case(http_server: t.Any, client: HttpClient, answer: t.Any) -> None:
+    headers = {"content-type": "application/problem+json", "retry-AFTER": "1"}
+    http_server.says(answer(400, {"title": "Bad name"}, headers=headers))
+    with pytest.raises(HttpError, match="400 Bad Request: Bad name"):
+        client.request("GET", "/x")
+
+
 def test_error_without_problem_document_still_says_what_happened(
     http_server: t.Any, client: HttpClient, answer: t.Any
 ) -> None:
@@ -210,15 +217,15 @@ def test_certificate_of_the_right_ca_is_accepted(https_server: t.Any, answer: t.
 
 
 def test_certificate_of_another_ca_is_refused_at_once(https_server: t.Any, other_pki: t.Any, naps: Naps) -> None:
-    with HttpClient(https_server.url, verify=str(other_pki.ca), sleep=naps) as client:
-        with pytest.raises(TransportError) as caught:
-            client.request("GET", "/x")
+    client = HttpClient(https_server.url, verify=str(other_pki.ca), sleep=naps)
+    with client, pytest.raises(TransportError) as caught:
+        client.request("GET", "/x")
     assert "certificate not accepted: " in str(caught.value)
     assert f"(trusted: {other_pki.ca})" in str(caught.value)
     assert naps == []
 
 
-def test_environment_changes_neither_ca_nor_token(
+def test_environment_changes_neither_ca_nor_token(  # noqa: PLR0917 - all fixtures
     https_server: t.Any,
     answer: t.Any,
     pki: t.Any,

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real gateway in the foreground (TLS, SQLite), and the modules as the processes that Ansible would start."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pycdlib
+import pytest
+import requests
+
+ROOT = Path(__file__).resolve().parents[3]
+COLLECTION = ROOT / "collections/ansible_collections/cda/coldmig"
+GATEWAY_SOURCE = ROOT / "gateway/src"
+START_TIMEOUT = 60.0
+
+_serial = itertools.count(1)
+
+
+def unique(kind: str) -> str:
+    """A name that no other test uses, as the gateway lives for all tests of a run."""
+    return f"{kind}-{os.getpid()}-{next(_serial)}"
+
+
+def machine(name: str, disk_bytes: int = 64 << 20) -> dict[str, Any]:
+    """A small source machine as an agent describes it."""
+    return {
+        "agent_version": "0.1.0",
+        "smbios_uuid": None,
+        "vendor": "QEMU",
+        "product": "Standard PC",
+        "serial": "S-1",
+        "firmware": "bios",
+        "secure_boot": None,
+        "live_boot_firmware": "bios",
+        "cpu": {"sockets": 1, "cores_per_socket": 2, "threads": 2, "model": "test"},
+        "memory_bytes": 1 << 30,
+        "nics": [],
+        "disks": [
+            {"index": 0, "path": "/dev/vda", "size_bytes": disk_bytes, "logical_sector": 512, "rotational": False}
+        ],
+        "guest": {"os_type": "linux", "id": "debian", "version": "12", "pretty_name": "Debian 12", "hostname": name},
+        "addresses": ["192.0.2.7"],
+        "name": name,
+        "warnings": [{"code": "test-warning", "message": "this is {{ 'not' }} a template"}],
+    }
+
+
+@dataclass
+class Site:
+    """The running gateway, with the provider's token."""
+
+    url: str
+    ca: Path
+    token: str
+    database: Path
+
+    def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
+        """Ask the API beside the modules; the decoded answer."""
+        answer = requests.request(
+            method,
+            f"{self.url}/api/v1{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {token or self.token}"},
+            verify=str(self.ca),
+            timeout=30,
+        )
+        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    def organization_token(self, organization: str) -> str:
+        issued = self.call("POST", "/tokens", {"organization": organization, "description": "test"})
+        return str(issued["token"])
+
+    def activate(self, *organizations: str) -> None:
+        """Add organizations to those that may use cold migration."""
+        known = self.call("GET", "/activation")["organizations"]
+        self.call("PUT", "/activation", {"active": True, "organizations": sorted({*known, *organizations})})
+
+    def enrol(self, credential: str, name: str) -> str:
+        """Register a machine; the id of its migration."""
+        return str(self.call("POST", "/enrolments", machine(name), token=credential)["migration_id"])
+
+    def content(self) -> str:
+        """All that the gateway keeps, to compare before and after."""
+        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
+        try:
+            return "\n".join(connection.iterdump())
+        finally:
+            connection.close()
+
+
+def _unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """``coldmig-gateway init`` and ``serve``, stopped at the end of the tests."""
+    directory = tmp_path_factory.mktemp("gateway")
+    config, token_file, port = directory / "gateway.toml", directory / "token", _unused_port()
+    command = [sys.executable, "-m", "coldmig_gateway", "--config", str(config)]
+    environment = {**os.environ, "PYTHONPATH": str(GATEWAY_SOURCE)}
+    where = [
+        "--state-dir",
+        str(directory / "state"),
+        "--name",
+        "127.0.0.1",
+        "--listen",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    subprocess.run([*command, "init", *where, "--token-file", str(token_file)], env=environment, check=True, timeout=60)
+    log = (directory / "gateway.log").open("wb")
+    process = subprocess.Popen([*command, "serve"], env=environment, stdout=log, stderr=log)
+    made = Site(
+        url=f"https://127.0.0.1:{port}",
+        ca=directory / "state/pki/ca.pem",
+        token=token_file.read_text(encoding="ascii").strip(),
+        database=directory / "state/gateway.db",
+    )
+    try:
+        _wait_until_healthy(made, process, directory / "gateway.log")
+        yield made
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.close()
+
+
+def _wait_until_healthy(site: Site, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while True:
+        try:
+            if requests.get(f"{site.url}/api/v1/health", verify=str(site.ca), timeout=5).ok:
+                return
+        except requests.ConnectionError:
+            pass
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"the gateway did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
+        time.sleep(0.2)
+
+
+@dataclass
+class Modules:
+    """Runs modules of the collection, each in a process of its own with its arguments as JSON, as Ansible does."""
+
+    site: Site
+
+    def __call__(
+        self, name: str, /, *, token: str | None = None, check: bool = False, ca: Path | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """The module's result. ``failed`` is in it when it failed."""
+        arguments = {
+            "gateway_url": self.site.url,
+            "gateway_token": token or self.site.token,
+            "gateway_ca_path": str(ca or self.site.ca),
+            "_ansible_check_mode": check,
+            "_ansible_diff": True,
+            **options,
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", f"ansible_collections.cda.coldmig.plugins.modules.{name}"],
+            input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
+            env={**os.environ, "PYTHONPATH": str(ROOT / "collections")},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.stdout.strip(), f"{name} gave no result:\n{done.stderr}"
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
+
+
+@pytest.fixture
+def modules(site: Site) -> Modules:
+    return Modules(site)
+
+
+@dataclass
+class Organization:
+    """An organization that may use cold migration, with its token."""
+
+    name: str
+    token: str
+
+
+@pytest.fixture
+def organization(site: Site) -> Organization:
+    name = unique("org")
+    site.activate(name)
+    return Organization(name, site.organization_token(name))
+
+
+@pytest.fixture
+def other_organization(site: Site) -> Organization:
+    name = unique("other")
+    site.activate(name)
+    return Organization(name, site.organization_token(name))
+
+
+@pytest.fixture
+def template(site: Site, organization: Organization) -> dict[str, Any]:
+    """A template of the organization whose migrations wait for a confirmation."""
+    body = {"name": unique("erp"), "destination": {"vdc": "vdc-1"}}
+    made: dict[str, Any] = site.call("POST", "/templates", body, token=organization.token)
+    return made
+
+
+@pytest.fixture
+def enrol(site: Site, organization: Organization, template: dict[str, Any]) -> Callable[[str], str]:
+    """Registers a machine under the template; gives the id of its migration."""
+    path = f"/templates/{template['id']}/iso-credentials"
+    issued = site.call("POST", path, {"ttl_hours": 1, "description": "test"}, token=organization.token)
+
+    def register(name: str) -> str:
+        return site.enrol(issued["credential"], name)
+
+    return register
+
+
+def make_base_image(path: Path, config_slot: int = 256 << 10) -> Path:
+    """An image with the volume id and the two slots of a base image, and nothing that boots."""
+    iso = pycdlib.PyCdlib()
+    iso.new(vol_ident="COLDMIG_1_0123456789ABCDEF", rock_ridge="1.09")
+    iso.add_directory("/LIVE", rr_name="live")
+    iso.add_directory("/BOOT", rr_name="boot")
+    iso.add_directory("/BOOT/GRUB", rr_name="grub")
+    for content, name, long_name in (
+        (b"\0" * config_slot, "/LIVE/CONFIG.IMG;1", "config.img"),
+        (b"\n" * 8192, "/BOOT/GRUB/CUSTOM.CFG;1", "custom.cfg"),
+    ):
+        source = path.with_name(f"{path.name}.{long_name}")
+        source.write_bytes(content)
+        iso.add_file(str(source), name, rr_name=long_name)
+    iso.write(str(path))
+    iso.close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def base_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_base_image(tmp_path_factory.mktemp("base") / "base.iso")
+
+
+@pytest.fixture
+def small_slot_image(tmp_path: Path) -> Path:
+    """A base image into which no configuration fits: writing the ISO fails after the credential was issued."""
+    return make_base_image(tmp_path / "small.iso", config_slot=512)
