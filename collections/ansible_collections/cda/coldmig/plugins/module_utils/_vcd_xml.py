@@ -140,6 +140,7 @@ class Vm:
     status: int
     deployed: bool = False
     storage_profile: str | None = None
+    vapp: str | None = None
 
     @property
     def status_name(self) -> str:
@@ -310,6 +311,14 @@ def read_vdc(body: bytes) -> Vdc:
     )
 
 
+def _up(element: ET.Element, kind: str) -> str | None:
+    """href of the containing entity, by the link to it."""
+    for link in element.iterfind(_v("Link")):
+        if link.get("rel") == "up" and (link.get("type") or f".{kind}+xml").endswith(f".{kind}+xml"):
+            return link.get("href")
+    return None
+
+
 def _vm(element: ET.Element) -> Vm:
     profile = _reference(element.find(_v("StorageProfile")))
     return Vm(
@@ -319,6 +328,7 @@ def _vm(element: ET.Element) -> Vm:
         status=_int(element.get("status")),
         deployed=_true(element.get("deployed")),
         storage_profile=profile.name if profile else None,
+        vapp=_up(element, "vApp"),
     )
 
 
@@ -330,14 +340,13 @@ def read_vm(body: bytes) -> Vm:
 def read_vapp(body: bytes) -> VApp:
     """A ``VApp``, also the half-made one that an import answers with."""
     root = _expect(body, "VApp")
-    vdc = next((link.get("href") for link in root.iterfind(_v("Link")) if link.get("rel") == "up"), None)
     return VApp(
         name=root.get("name") or "",
         href=root.get("href") or "",
         id=root.get("id") or "",
         status=_int(root.get("status")),
         deployed=_true(root.get("deployed")),
-        vdc=vdc,
+        vdc=_up(root, "vdc"),
         owner=_reference(root.find(f"{_v('Owner')}/{_v('User')}")),
         vms=tuple(_vm(vm) for vm in root.iterfind(f"{_v('Children')}/{_v('Vm')}")),
         tasks=_tasks(root),
