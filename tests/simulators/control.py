@@ -41,9 +41,7 @@ class Control:
         with self._lock:
             for last in (False, True):
                 if self._connection is None:
-                    self._connection = http.client.HTTPSConnection(
-                        *self._address, context=self._context, timeout=60
-                    )
+                    self._connection = http.client.HTTPSConnection(*self._address, context=self._context, timeout=60)
                 try:
                     self._connection.request(method, f"/__sim/{path}", data, headers)
                     answer = self._connection.getresponse()

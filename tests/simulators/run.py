@@ -243,7 +243,9 @@ def main() -> int:
         inventory_lag=options.inventory_lag,
     ) as site:
         _write_private(options.state, site.state)
-        print(f"vCenter {site.state['vcenter']['url']}  VCD {site.state['vcd']['url']}  state {options.state}", flush=True)
+        print(
+            f"vCenter {site.state['vcenter']['url']}  VCD {site.state['vcd']['url']}  state {options.state}", flush=True
+        )
         stop.wait()
     options.state.unlink(missing_ok=True)
     return 0
