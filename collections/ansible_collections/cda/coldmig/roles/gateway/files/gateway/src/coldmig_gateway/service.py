@@ -16,6 +16,7 @@ from pathlib import Path
 
 from coldmig_gateway.config import ConfigError, Settings
 from coldmig_gateway.dataplane.server import serve
+from coldmig_gateway.dataplane.settings import FrontSettings
 from coldmig_gateway.errors import GatewayError
 from coldmig_gateway.store.database import Database
 from coldmig_gateway.store.site import DatabaseSite
@@ -109,14 +110,14 @@ async def _start_control_plane(config: Path, listener: socket.socket) -> asyncio
 
 
 async def _front(settings: Settings, site: DatabaseSite, control: Path) -> int | None:
-    await serve(
-        site,
-        listen=settings.listen,
+    front = FrontSettings(
+        host=settings.listen,
         port=settings.port,
         certificate=settings.certificate_path,
         key=settings.certificate_key_path,
         control_socket=control,
     )
+    await serve(front, site, ready=lambda port: _log.info("listening on %s port %d", settings.listen, port))
     return None
 
 
