@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A whole ``Site`` in memory: the rules of the real one without its database."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coldmig_gateway.dataplane.site import CopyPlan, DiskPlan, Principal, UnknownMigrationError, WrongStateError
+
+PROVIDER = "cm1_pro_provider"
+ORGANIZATION = "cm1_org_tenant"
+
+
+@dataclass
+class MemoryMigration:
+    disks: tuple[DiskPlan, ...]
+    state: str = "confirmed"
+    verified: dict[int, tuple[str, int, int, int]] = field(default_factory=dict)
+    records: list[tuple[str, str]] = field(default_factory=list)
+
+
+class MemorySite:
+    def __init__(self, staging_dir: Path) -> None:
+        self.staging_dir = staging_dir
+        self.migrations: dict[str, MemoryMigration] = {}
+        self._lock = threading.Lock()
+
+    @staticmethod
+    def token(migration_id: str) -> str:
+        return f"cm1_ses_{migration_id}"
+
+    def authenticate(self, token: str) -> Principal | None:
+        if token == PROVIDER:
+            return Principal("provider")
+        if token == ORGANIZATION:
+            return Principal("organization", "acme")
+        migration_id = token.removeprefix("cm1_ses_")
+        return Principal("session", "acme", migration_id) if migration_id in self.migrations else None
+
+    def copy_plan(self, migration_id: str) -> CopyPlan:
+        with self._lock:
+            migration = self._find(migration_id)
+            return CopyPlan(migration.state, migration.disks, self.staging_dir)
+
+    def begin_copying(self, migration_id: str) -> None:
+        self._move(migration_id, ("confirmed", "copying"), "copying")
+
+    def disk_verified(
+        self, migration_id: str, index: int, digest_hex: str, vmdk_bytes: int, data_chunks: int, stored_bytes: int
+    ) -> None:
+        with self._lock:
+            migration = self._find(migration_id)
+            if migration.state != "copying":
+                raise WrongStateError(migration.state)
+            migration.verified[index] = (digest_hex, vmdk_bytes, data_chunks, stored_bytes)
+
+    def copied(self, migration_id: str) -> None:
+        assert len(self._find(migration_id).verified) == len(self._find(migration_id).disks)
+        self._move(migration_id, ("copying",), "copied")
+
+    def record(self, migration_id: str, event: str, detail: str) -> None:
+        with self._lock:
+            self._find(migration_id).records.append((event, detail))
+
+    def _find(self, migration_id: str) -> MemoryMigration:
+        try:
+            return self.migrations[migration_id]
+        except KeyError:
+            raise UnknownMigrationError(migration_id) from None
+
+    def _move(self, migration_id: str, allowed: tuple[str, ...], state: str) -> None:
+        with self._lock:
+            migration = self._find(migration_id)
+            if migration.state not in allowed:
+                raise WrongStateError(migration.state)
+            migration.state = state

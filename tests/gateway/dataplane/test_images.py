@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import http.client
+import subprocess
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from coldmig_wire.digest import chunk_digest
+from coldmig_wire.frames import CHUNK, HEADER
+from gateway.dataplane.front import Client, Front, wait_until
+from gateway.dataplane.memory_site import ORGANIZATION
+from gateway.staging.content import data_frame, raw_chunk, zero_frame
+
+ID = "11111111-2222-4333-8444-555555555555"
+IMAGE = f"/data/v1/migrations/{ID}/disks/0/image.vmdk"
+SIZE = 70 * CHUNK + 1536
+
+
+def content() -> dict[int, bytes]:
+    """Data at both ends and in the middle, in every kind of grain."""
+    made = {chunk: raw_chunk(chunk, stored=300_000 * (chunk % 3 + 1)) for chunk in (0, 1, 33, 40, 69)}
+    return made | {5: (b"compressible " * CHUNK)[:CHUNK], 70: raw_chunk(70, 1536)}
+
+
+def copy(front: Front, chunks: dict[int, bytes]) -> Client:
+    front.migration(ID, SIZE)
+    session = front.session(ID)
+    frames = [data_frame(chunk, raw) for chunk, raw in chunks.items()] + [zero_frame(0, 71)]
+    assert session.send(frames).json["durable"] == len(chunks) + 71
+    wait_until(lambda: front.site.migrations[ID].state == "copied", "the copy is verified")
+    return session
+
+
+def test_the_image_is_the_disk(front: Front, tmp_path: Path) -> None:
+    copy(front, content())
+    answer = front.client().request("GET", IMAGE)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/x-vnd.vmware-streamVmdk"
+    assert int(answer.headers["content-length"]) == len(answer.body)
+    raw = bytearray(71 * CHUNK)
+    for chunk, data in content().items():
+        raw[chunk * CHUNK : chunk * CHUNK + len(data)] = data
+    (tmp_path / "image.vmdk").write_bytes(answer.body)
+    (tmp_path / "plain.raw").write_bytes(raw)
+    subprocess.run(["qemu-img", "check", "-f", "vmdk", tmp_path / "image.vmdk"], check=True, capture_output=True)
+    compare: list[str | Path] = ["qemu-img", "compare", "-f", "vmdk", "-F", "raw"]
+    result = subprocess.run(
+        [*compare, tmp_path / "image.vmdk", tmp_path / "plain.raw"], check=False, capture_output=True, text=True
+    )
+    assert result.stdout == "Images are identical.\n", result.stderr
+
+
+def test_what_verification_found_is_what_head_and_get_say(front: Front) -> None:
+    chunks = content()
+    copy(front, chunks)
+    digests = [chunk_digest(chunks.get(chunk, bytes(CHUNK))) for chunk in range(71)]
+    digest, vmdk_bytes, data_chunks, stored_bytes = front.site.migrations[ID].verified[0]
+    assert digest == blake3(b"".join(digests)).hexdigest()
+    assert data_chunks == len(chunks)
+    assert stored_bytes == (front.staging / ID / "disk-0.pack").stat().st_size
+    connection = front.client().connect()
+    head = front.client().request("HEAD", IMAGE, connection=connection)
+    assert (head.status, head.body, int(head.headers["content-length"])) == (200, b"", vmdk_bytes)
+    assert len(front.client().request("GET", IMAGE, connection=connection).body) == vmdk_bytes
+    connection.close()
+
+
+@pytest.mark.parametrize("state", ["waiting", "confirmed", "copying", "failed", "canceled"])
+def test_before_everything_is_verified_there_is_no_image(front: Front, state: str) -> None:
+    front.migration(ID, SIZE, state=state)
+    answer = front.client().request("GET", IMAGE)
+    assert (answer.status, answer.json["state"]) == (409, state)
+
+
+def test_only_the_provider_gets_images(front: Front) -> None:
+    copy(front, content())
+    for token, status in ((ORGANIZATION, 403), (front.site.token(ID), 403), (None, 401), ("cm1_pro_x", 401)):
+        assert front.client(token).request("GET", IMAGE).status == status
+
+
+@pytest.mark.parametrize("path", [IMAGE.replace("disks/0", "disks/1"), IMAGE.replace("1111", "2222")])
+def test_an_image_that_is_not_there_is_not_found(front: Front, path: str) -> None:
+    copy(front, content())
+    assert front.client().request("GET", path).status == 404
+
+
+def damage(front: Front, chunk_at: int) -> None:
+    """Changes one stored byte far inside the given record."""
+    with (front.staging / ID / "disk-0.pack").open("r+b") as pack:
+        pack.seek(chunk_at)
+        pack.write(b"\xff\x00\xff")
+
+
+def test_a_chunk_that_changed_in_staging_ends_the_image_early_and_is_written_down(front: Front) -> None:
+    copy(front, content())
+    front.stop()
+    # The first record is chunk 0: its payload begins after both headers.
+    damage(front, 4096 + HEADER + 200_000)
+    front.start()
+    with pytest.raises((http.client.IncompleteRead, OSError)):
+        front.client().request("GET", IMAGE)
+    wait_until(lambda: front.site.migrations[ID].records, "the damage is written down")
+    ((event, detail),) = front.site.migrations[ID].records
+    assert event == "image-damaged"
+    assert "disk 0: chunk 0" in detail
+
+
+def test_a_chunk_that_changed_before_verification_is_asked_for_again(front: Front) -> None:
+    migration = front.migration(ID, 3 * CHUNK)
+    session = front.session(ID)
+    session.send([data_frame(0, raw_chunk(0)), data_frame(1, raw_chunk(1))])
+    damage(front, 4096 + HEADER + 200_000)
+    session.send([data_frame(2, raw_chunk(2))])
+    wait_until(lambda: migration.records, "the damage is written down")
+    assert migration.state == "copying"
+    assert migration.records[0][0] == "chunk-damaged"
+    assert session.have() == [1, 2]
+    session.send([data_frame(0, raw_chunk(0))])
+    wait_until(lambda: migration.state == "copied", "the chunk that was sent again is verified")
+
+
+def test_verification_that_a_restart_interrupted_begins_again_when_the_agent_asks(front: Front) -> None:
+    migration = front.migration(ID, 3 * CHUNK)
+    session = front.session(ID)
+    session.send([data_frame(chunk, raw_chunk(chunk)) for chunk in range(3)])
+    wait_until(lambda: migration.state == "copied", "the copy is verified")
+    migration.state = "copying"
+    front.stop()
+    front.start()
+    assert front.session(ID).have() == [0, 1, 2]
+    wait_until(lambda: migration.state == "copied", "the copy is verified again")
+
+
+def test_a_receiver_that_leaves_in_the_middle_disturbs_nobody(front: Front) -> None:
+    copy(front, content())
+    client = front.client()
+    with client.open_socket() as connection:
+        connection.sendall(f"GET {IMAGE} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {client.token}\r\n\r\n".encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK")
+    assert client.request("GET", IMAGE).status == 200
+    assert front.site.migrations[ID].records == []

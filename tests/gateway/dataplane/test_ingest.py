@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import errno
+import os
+import random
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from coldmig_gateway.dataplane.settings import Limits
+from coldmig_gateway.dataplane.site import DiskPlan, EarlierDisk
+from coldmig_gateway.staging.pack import Pack
+from coldmig_wire.frames import CHUNK, Codec, Frame, FrameType
+from gateway.dataplane.front import FRAMES, Client, Front, wait_until
+from gateway.dataplane.memory_site import ORGANIZATION, PROVIDER
+from gateway.staging.content import data_frame, raw_chunk, zero_frame
+
+ID = "11111111-2222-4333-8444-555555555555"
+OTHER = "99999999-2222-4333-8444-555555555555"
+SIZE = 40 * CHUNK
+
+
+@pytest.fixture
+def session(front: Front) -> Client:
+    front.migration(ID, SIZE, 3 * CHUNK)
+    return front.session(ID)
+
+
+def test_nothing_is_there_at_first(session: Client) -> None:
+    answer = session.request("GET", "/data/v1/disks/0/have")
+    assert (answer.status, answer.body) == (200, bytes(5))
+    assert session.have(1) == []
+
+
+def test_what_is_answered_as_durable_is_had(front: Front, session: Client) -> None:
+    answer = session.send([data_frame(3, raw_chunk(3)), zero_frame(10, 5), data_frame(1, raw_chunk(4), disk=1)])
+    assert (answer.status, answer.json) == (200, {"durable": 7, "rejected": []})
+    assert session.have(0) == [3, 10, 11, 12, 13, 14]
+    assert session.have(1) == [1]
+    assert front.site.migrations[ID].state == "copying"
+
+
+def test_duplicates_count_as_durable_and_are_stored_once(front: Front, session: Client) -> None:
+    frames = [data_frame(chunk, raw_chunk(chunk, stored=100)) for chunk in (5, 4, 5)]
+    assert session.send(frames).json["durable"] == 3
+    size = (front.staging / ID / "disk-0.pack").stat().st_size
+    assert session.send(reversed(frames)).json["durable"] == 3
+    assert (front.staging / ID / "disk-0.pack").stat().st_size == size
+
+
+def test_a_chunk_with_another_digest_is_refused_and_the_others_are_kept(session: Client) -> None:
+    wrong, payload = data_frame(1, raw_chunk(1))
+    wrong = replace(wrong, digest=bytes(32))
+    answer = session.send([data_frame(0, raw_chunk(0)), (wrong, payload), data_frame(2, raw_chunk(2))])
+    assert answer.json == {"durable": 2, "rejected": [{"disk": 0, "chunk": 1, "reason": "digest-mismatch"}]}
+    assert session.have() == [0, 2]
+    assert session.send([data_frame(1, raw_chunk(1))]).json["durable"] == 1
+
+
+def test_a_payload_that_does_not_decode_is_refused_and_the_others_are_kept(session: Client) -> None:
+    frame, payload = data_frame(1, b"text " * (CHUNK // 5) + b"t")
+    damaged = payload[:70] + bytes(10) + payload[80:]
+    answer = session.send([(frame, damaged), data_frame(2, raw_chunk(2))])
+    assert answer.json == {"durable": 1, "rejected": [{"disk": 0, "chunk": 1, "reason": "bad-payload"}]}
+
+
+def test_an_empty_body_is_allowed(session: Client) -> None:
+    assert session.send([]).json == {"durable": 0, "rejected": []}
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (b"x" * 64, "magic"),
+        (data_frame(40, raw_chunk(0))[0].pack(), "chunks 0 to 39"),
+        (zero_frame(39, 2)[0].pack(), "chunks 0 to 39"),
+        (data_frame(0, raw_chunk(0), disk=2)[0].pack(), "disk=2"),
+        (data_frame(0, b"x" * 512)[0].pack(), "run=512"),
+        (data_frame(0, raw_chunk(0))[0].pack(), "the body ends"),
+        (b"x" * 10, "before a header does"),
+    ],
+)
+def test_a_malformed_frame_is_answered_by_400_and_what_came_before_stays(
+    session: Client, bad: bytes, says: str
+) -> None:
+    frame, payload = data_frame(7, raw_chunk(7))
+    answer = session.send_bytes(frame.pack() + payload + bad)
+    assert answer.status == 400
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.headers["connection"] == "close"
+    assert answer.json["type"] == "urn:coldmig:problem:malformed-frame"
+    assert says in answer.json["detail"]
+    assert session.have() == [7]
+
+
+def test_the_answer_of_400_arrives_although_much_of_the_body_was_not_sent_yet(session: Client) -> None:
+    connection = session.open_socket()
+    with connection:
+        connection.sendall(session.frames_head(200 << 20) + b"garbage".ljust(64))
+        received = b""
+        while piece := connection.recv(4096):
+            received += piece
+    assert received.startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_connection_cut_in_the_middle_of_a_frame_keeps_what_came_before(session: Client) -> None:
+    body = b"".join(frame.pack() + payload for frame, payload in (data_frame(n, raw_chunk(n)) for n in range(6)))
+    connection = session.open_socket()
+    connection.sendall(session.frames_head(len(body)) + body[:-300_000])
+    connection.close()
+    wait_until(lambda: session.have() == [0, 1, 2, 3, 4], "the complete frames are durable")
+
+
+def test_many_connections_at_once_lose_nothing(front: Front, session: Client) -> None:
+    def send(part: int) -> None:
+        answers.append(session.send([data_frame(n, raw_chunk(n)) for n in range(part, 40, 8)]).json)
+
+    answers: list[dict[str, object]] = []
+    threads = [threading.Thread(target=send, args=(part,)) for part in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [{"durable": 5, "rejected": []}] * 8
+    assert session.have() == list(range(40))
+
+
+def test_several_requests_share_one_connection(session: Client) -> None:
+    connection = session.connect()
+    for chunk in range(3):
+        assert session.send([data_frame(chunk, raw_chunk(chunk))], connection=connection).status == 200
+        sock = connection.sock
+    assert connection.sock is sock is not None
+    connection.close()
+    assert session.have() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("pieces", [1, 63, 64, 65, 4096, 65_536, 65_537])
+def test_it_does_not_matter_how_the_body_is_cut_into_packets(session: Client, pieces: int) -> None:
+    content = [raw_chunk(0, stored=200), raw_chunk(1, stored=9), raw_chunk(2, stored=300 if pieces < 4096 else CHUNK)]
+    frames = [zero_frame(5, 1), *(data_frame(chunk, raw) for chunk, raw in enumerate(content)), zero_frame(7, 2)]
+    body = b"".join(frame.pack() + payload for frame, payload in frames)
+    request = session.frames_head(len(body), "Connection: close\r\n") + body
+    with session.open_socket() as connection:
+        for start in range(0, len(request), pieces):
+            connection.sendall(request[start : start + pieces])
+        received = b""
+        while piece := connection.recv(65536):
+            received += piece
+    assert received.endswith(b'{"durable": 6, "rejected": []}')
+    assert session.have() == [0, 1, 2, 5, 7, 8]
+
+
+def test_a_client_that_waits_for_100_continue_gets_it(session: Client) -> None:
+    frame, payload = data_frame(0, raw_chunk(0))
+    with session.open_socket() as connection:
+        connection.sendall(session.frames_head(64 + len(payload), "Expect: 100-continue\r\n"))
+        assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(frame.pack() + payload)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.parametrize(
+    ("token", "status"), [(None, 401), ("cm1_ses_unknown", 401), (PROVIDER, 403), (ORGANIZATION, 403)]
+)
+def test_only_the_session_of_a_migration_may_send_and_ask(front: Front, token: str | None, status: int) -> None:
+    front.migration(ID, SIZE)
+    client = front.client(token)
+    for answer in (client.send([zero_frame(0, 1)]), client.request("GET", "/data/v1/disks/0/have")):
+        assert answer.status == status
+        assert answer.json["status"] == status
+        assert ("www-authenticate" in answer.headers) == (status == 401)
+    assert not front.staging.exists()
+
+
+@pytest.mark.parametrize("state", ["waiting", "copied", "importing", "finished", "failed", "canceled"])
+def test_in_a_state_in_which_nothing_is_copied_frames_are_refused_with_the_state(front: Front, state: str) -> None:
+    front.migration(ID, SIZE, state=state)
+    answer = front.session(ID).send([zero_frame(0, 1)])
+    assert (answer.status, answer.json["type"]) == (409, "urn:coldmig:problem:wrong-state")
+    assert answer.json["state"] == state
+    assert not (front.staging / ID).exists()
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Content-Type": FRAMES, "Transfer-Encoding": "chunked"}, 411),
+        ({"Content-Type": "application/json", "Content-Length": "0"}, 415),
+        ({"Content-Type": FRAMES, "Content-Length": str((256 << 20) + 1)}, 413),
+    ],
+)
+def test_a_body_of_another_kind_or_size_is_refused(session: Client, headers: dict[str, str], status: int) -> None:
+    answer = session.request("POST", "/data/v1/frames", headers=headers)
+    assert answer.status == status
+
+
+def test_an_unknown_disk_has_no_bitmap(session: Client) -> None:
+    answer = session.request("GET", "/data/v1/disks/2/have")
+    assert (answer.status, answer.json["type"]) == (404, "urn:coldmig:problem:not-found")
+
+
+@pytest.mark.parametrize("where", ["append", "sync"])
+def test_full_storage_is_answered_by_507_and_loses_nothing_that_was_acknowledged(
+    front: Front, session: Client, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    assert session.send([data_frame(0, raw_chunk(0))]).status == 200
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object) -> int:
+            raise full
+
+        patch.setattr(os, "pwritev" if where == "append" else "fdatasync", fail)
+        answer = session.send([data_frame(1, raw_chunk(1))])
+    assert (answer.status, answer.json["type"]) == (507, "urn:coldmig:problem:staging-full")
+    assert session.have() == [0]
+    assert session.send([data_frame(1, raw_chunk(1))]).status == 200
+    assert session.have() == [0, 1]
+
+
+def test_a_real_full_file_system_is_answered_by_507(front: Front, session: Client, small_tmpfs: None) -> None:
+    answers = [session.send([data_frame(n, raw_chunk(n))]) for n in range(16)]
+    statuses = [answer.status for answer in answers]
+    assert 200 in statuses
+    assert 507 in statuses
+    stored = session.have()
+    assert stored == [n for n, status in enumerate(statuses) if status == 200]
+
+
+def test_chunks_that_the_source_could_not_read_are_kept_and_written_down(front: Front, session: Client) -> None:
+    frame, payload = data_frame(3, raw_chunk(3))
+    unreadable = replace(frame, type=FrameType.UNREADABLE)
+    assert session.send([(unreadable, payload), data_frame(4, raw_chunk(4))]).json["durable"] == 2
+    assert session.send([(unreadable, payload)]).json["durable"] == 1
+    ((event, detail),) = front.site.migrations[ID].records
+    assert event == "source-unreadable"
+    assert "disk 0 chunk 3" in detail
+    assert session.have() == [3, 4]
+
+
+def test_a_rebooted_source_sends_references_to_what_the_earlier_attempt_left(front: Front, session: Client) -> None:
+    content = {chunk: raw_chunk(chunk) for chunk in (1, 2, 5)}
+    session.send([data_frame(chunk, raw) for chunk, raw in content.items()] + [zero_frame(9, 3)])
+    front.site.migrations[ID].state = "canceled"
+    again = front.migration(OTHER, SIZE)
+    again.disks = (DiskPlan(0, SIZE, 40, EarlierDisk(ID, 0)),)
+    second = front.session(OTHER)
+    known = second.request("GET", "/data/v1/disks/0/known")
+    assert int.from_bytes(known.body, "little") == 1 << 1 | 1 << 2 | 1 << 5
+
+    def ref(chunk: int, raw: bytes) -> tuple[Frame, bytes]:
+        return Frame(FrameType.REF, Codec.RAW, 0, chunk, CHUNK, 0, data_frame(chunk, raw)[0].digest), b""
+
+    answer = second.send(
+        [ref(1, content[1]), ref(2, b"changed".ljust(CHUNK)), ref(5, content[5]), ref(9, bytes(CHUNK))]
+    )
+    assert answer.json["durable"] == 2
+    rejected = answer.json["rejected"]
+    assert [(entry["chunk"], entry["reason"]) for entry in rejected] == [(2, "unknown-ref"), (9, "unknown-ref")]
+    assert second.have() == [1, 5]
+
+
+def test_without_an_earlier_attempt_nothing_is_known(session: Client) -> None:
+    assert session.request("GET", "/data/v1/disks/0/known").body == bytes(5)
+    frame = Frame(FrameType.REF, Codec.RAW, 0, 1, CHUNK, 0, bytes(32))
+    assert session.send([(frame, b"")]).json["rejected"][0]["reason"] == "unknown-ref"
+
+
+def test_a_flood_of_refused_chunks_gets_an_answer_of_bounded_size(make_front: Callable[..., Front]) -> None:
+    front = make_front(Limits(rejected=5))
+    front.migration(ID, SIZE)
+    frame = Frame(FrameType.REF, Codec.RAW, 0, 1, CHUNK, 0, bytes(32))
+    answer = front.session(ID).send([(frame, b"")] * 2000)
+    assert len(answer.json["rejected"]) == 5
+
+
+def test_slow_storage_holds_the_sender_back_instead_of_filling_memory(
+    make_front: Callable[..., Front], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = make_front(Limits(batches_per_connection=2))
+    front.migration(ID, SIZE)
+    session = front.session(ID)
+    gate = threading.Event()
+    real = Pack.write
+
+    def slow(pack: Pack, offset: int, header: bytes, payload: bytes) -> None:
+        gate.wait(30)
+        real(pack, offset, header, payload)
+
+    monkeypatch.setattr(Pack, "write", slow)
+    body = b"".join(frame.pack() + payload for frame, payload in (data_frame(n, raw_chunk(n)) for n in range(40)))
+    sent = 0
+    with session.open_socket() as connection:
+        connection.sendall(session.frames_head(len(body)))
+        connection.settimeout(2)
+        try:
+            for start in range(0, len(body), 65536):
+                connection.sendall(body[start : start + 65536])
+                sent = start
+        except TimeoutError:
+            pass
+        gate.set()
+        # What the kernel's socket buffers take is on top of the four chunks or so that the server holds.
+        assert sent < 20 * CHUNK
+    wait_until(lambda: session.have()[:2] == [0, 1], "the first frames are durable")
+
+
+def test_frames_in_random_order_over_two_disks_make_both_complete(front: Front, session: Client) -> None:
+    frames = [data_frame(chunk, raw_chunk(chunk, stored=500)) for chunk in range(40)]
+    frames += [data_frame(chunk, raw_chunk(100 + chunk, stored=500), disk=1) for chunk in range(3)]
+    random.Random(5).shuffle(frames)
+    for start in range(0, len(frames), 10):
+        session.send(frames[start : start + 10])
+    wait_until(lambda: front.site.migrations[ID].state == "copied", "both disks are verified")
+    assert sorted(front.site.migrations[ID].verified) == [0, 1]
