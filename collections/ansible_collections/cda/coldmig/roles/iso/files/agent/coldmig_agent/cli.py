@@ -53,7 +53,6 @@ def _parser() -> argparse.ArgumentParser:
     network = commands.add_parser("network", help="write systemd-networkd files from the ISO's settings")
     network.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
     network.add_argument("--output", type=Path, required=True, metavar="DIR")
-    commands.add_parser("inspect", help=argparse.SUPPRESS)  # the agent's own helper process
     return parser
 
 
@@ -118,10 +117,11 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the agent. 0: copied; 1: the migration ended otherwise; 2: settings; 3: stopped by a signal."""
-    arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    if arguments.command == "inspect":
+    words = sys.argv[1:] if argv is None else argv
+    if words == [inspection.CHILD_COMMAND]:  # the agent's own helper process, no command for people
         return inspection.child_main()
+    arguments = _parser().parse_args(words)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if arguments.command == "network":
         return _configure_network(arguments.config, arguments.output)
     _bound_memory()

@@ -34,6 +34,7 @@ LOG = logging.getLogger(__name__)
 #: For one file system. Listing a big initramfs takes two seconds on a real machine, a minute on an emulated one.
 TIME_LIMIT = 180.0
 MAX_VOLUMES = 32
+CHILD_COMMAND = "inspect"
 _MAX_FACTS = 1 << 20
 _MEMORY_LIMIT = 512 << 20
 _CLONE_NEWNS = 0x00020000
@@ -117,7 +118,7 @@ def _inspect_view(target: View) -> VolumeFacts:
     package = Path(coldmig_agent.__file__).parent.parent  # a directory, or the zipapp itself
     search_path = os.pathsep.join([str(package), *(entry for entry in sys.path if entry and entry != str(package))])
     process = subprocess.Popen(
-        [sys.executable, "-m", "coldmig_agent", "inspect"],
+        [sys.executable, "-m", "coldmig_agent", CHILD_COMMAND],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if LOG.isEnabledFor(logging.DEBUG) else subprocess.DEVNULL,

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from coldmig_agent.text import natural_key
+from coldmig_agent.text import bus_key, natural_key
 
 SYS = Path("/sys")
 PROC = Path("/proc")
@@ -49,7 +49,7 @@ def ethernet_names(sys: Path = SYS) -> list[str]:
         if (entry / "wireless").exists() or (entry / "phy80211").exists():
             continue
         found.append((str(device.resolve()), entry.name))
-    return [name for _, name in sorted(found, key=lambda item: (natural_key(item[0]), natural_key(item[1])))]
+    return [name for _, name in sorted(found, key=lambda item: (bus_key(item[0]), natural_key(item[1])))]
 
 
 def has_carrier(name: str, sys: Path = SYS) -> bool:
@@ -81,7 +81,7 @@ def permanent_mac(name: str) -> str | None:
     request = array.array("B", struct.pack("=II", _ETHTOOL_GPERMADDR, size) + bytes(size))
     try:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            fcntl.ioctl(sock, _SIOCETHTOOL, _ifreq(name, struct.pack("=P", request.buffer_info()[0])))
+            fcntl.ioctl(sock, _SIOCETHTOOL, _ifreq(name, struct.pack("P", request.buffer_info()[0])))
     except OSError:
         return None
     _, length = struct.unpack_from("=II", request)

@@ -8,6 +8,8 @@ import re
 # Control characters (C0, DEL, C1) would let a guest's host name drive the operator's terminal.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
+_PCI_ADDRESS = re.compile(r"^(?:pci)?[0-9a-f]{4}:[0-9a-f]{2}(?::[0-9a-f]{2}\.[0-7])?$")
+
 
 def clean(value: str, limit: int = 255) -> str:
     """Return ``value`` on one line, without control characters, at most ``limit`` characters long."""
@@ -45,3 +47,11 @@ def human_duration(seconds: float) -> str:
 def natural_key(value: str) -> list[tuple[int, int, str]]:
     """Sort key in which numbers count as numbers: ``host2`` before ``host10``."""
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.findall(r"[0-9]+|[^0-9]+", value)]
+
+
+def bus_key(path: str) -> list[tuple[int, int, str]]:
+    """Sort key for places in ``/sys/devices``: PCI addresses are hexadecimal of fixed width, other numbers decimal."""
+    key: list[tuple[int, int, str]] = []
+    for part in path.split("/"):
+        key += [(1, 0, part)] if _PCI_ADDRESS.match(part) else natural_key(part)
+    return key

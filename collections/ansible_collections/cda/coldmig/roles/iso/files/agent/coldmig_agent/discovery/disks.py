@@ -17,7 +17,7 @@ from coldmig_agent.discovery.filesystems import Content
 from coldmig_agent.discovery.tables import ReadAt, Table
 from coldmig_agent.interfaces import read_text
 from coldmig_agent.machine import Disk, Notice, Partition
-from coldmig_agent.text import clean, clean_bytes, natural_key
+from coldmig_agent.text import bus_key, clean, clean_bytes
 
 MAX_DISKS = 64
 #: What the ISO's /init says about the medium it came from: ``{"device": "/dev/sda"|null, …}``.
@@ -138,7 +138,7 @@ def block_devices(sys: Path, dev: Path, run: Path) -> list[BlockDevice]:
                 rotational=read_text(entry / "queue/rotational") == "1",
             )
         )
-    return sorted(found, key=lambda item: natural_key(item.place))
+    return sorted(found, key=lambda item: bus_key(item.place))
 
 
 def live_disk(run: Path, sys: Path) -> str | None:

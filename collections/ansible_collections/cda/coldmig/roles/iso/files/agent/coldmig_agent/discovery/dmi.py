@@ -116,6 +116,8 @@ def _memory_device_bytes(item: Structure) -> int:
         return 0
     if item.byte(0x12) == 0x09:  # memory type: flash
         return 0
+    if (item.word(0x13) or 0) & 1 << 12:  # type detail: non-volatile; before 3.2 the only mark of persistent memory
+        return 0
     technology = item.byte(0x28)
     if technology in {0x04, 0x05, 0x06, 0x07}:  # NVDIMM-N, -F, -P, Intel persistent memory
         return 0

@@ -15,7 +15,7 @@ _NOT_NAMES = frozenset({"(none)", "uninitialized", "unknown", "none"})
 
 def usable(candidate: str) -> str | None:
     """The name if it says something: not ``localhost``, not empty, only characters of host names."""
-    name = clean(candidate, 253).rstrip(".")
+    name = clean(candidate, 512).rstrip(".")
     if not _NAME.match(name) or name.lower() in _NOT_NAMES or name.lower().split(".")[0] == "localhost":
         return None
     return name

@@ -53,7 +53,8 @@ class GuestRoot:
 
     def _open(self, path: str, flags: int) -> int:
         # O_NONBLOCK: a FIFO in the guest's place of a file must not stop us.
-        how = _OpenHow(flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+        flags |= os.O_CLOEXEC | (0 if flags & os.O_PATH else os.O_NONBLOCK | os.O_NOCTTY)
+        how = _OpenHow(flags, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
         fd: int = _libc.syscall(
             ctypes.c_long(_SYS_OPENAT2), self._fd, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
         )

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The ISO's settings: what is accepted, and that an error names field, value and what is allowed."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agent_lab import Authority, config_document
+from coldmig_agent.config import ConfigError, load_config, parse_config
+
+CA = Authority.create().pem
+
+
+def parse(change: Any = None) -> Any:
+    document = copy.deepcopy(config_document("https://site.example:8443", CA))
+    if change is not None:
+        change(document)
+    return parse_config(json.dumps(document).encode())
+
+
+def test_a_complete_document_is_taken_over() -> None:
+    config = parse()
+    assert (config.site.endpoint.host, config.site.endpoint.port) == ("site.example", 8443)
+    assert config.site.proxy is None
+    assert config.template.organization == "acme"
+    assert config.network.mode == "dhcp"
+    assert not config.poweroff_when_done
+
+
+def test_port_443_is_the_default() -> None:
+    assert parse(lambda d: d["site"].update(url="https://192.0.2.1/")).site.endpoint.port == 443
+
+
+def test_an_ipv6_site_is_accepted() -> None:
+    assert parse(lambda d: d["site"].update(url="https://[2001:db8::1]:8443")).site.endpoint.host == "2001:db8::1"
+
+
+def test_a_proxy_may_have_a_user() -> None:
+    proxy = parse(lambda d: d["site"].update(proxy="http://user:p%40ss@proxy.example:3129")).site.proxy
+    assert (proxy.host, proxy.port, proxy.user, proxy.password) == ("proxy.example", 3129, "user", "p@ss")
+
+
+def static(**interface: object) -> Any:
+    entry = {"match": {"mac": "00-50-56-AA-BB-CC"}, "addresses": ["192.0.2.10/24"], "gateway": "192.0.2.1", "vlan": None}
+    entry.update(interface)
+    return lambda d: d.update(network={"mode": "static", "interfaces": [entry], "dns": ["192.0.2.53"], "mtu": 1400})
+
+
+def test_static_addresses_are_taken_over() -> None:
+    network = parse(static(vlan=100)).network
+    assert network.interfaces[0].mac == "00:50:56:aa:bb:cc"
+    assert network.interfaces[0].vlan == 100
+    assert network.mtu == 1400
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "allowed"),
+    [
+        (lambda d: d.update(format=2), "format", "1"),
+        (lambda d: d.update(format=True), "format", "1"),
+        (lambda d: d.pop("site"), "site", "an object"),
+        (lambda d: d["site"].update(url="http://site.example"), "site.url", "https://HOST:PORT"),
+        (lambda d: d["site"].update(url="https://site.example/path"), "site.url", "https://HOST:PORT"),
+        (lambda d: d["site"].update(url="https://site.example:99999"), "site.url", "https://HOST:PORT"),
+        (lambda d: d["site"].update(ca_pem="none"), "site.ca_pem", "PEM"),
+        (lambda d: d["site"].update(proxy="socks://x"), "site.proxy", "http://HOST:PORT"),
+        (lambda d: d["site"].update(verify=False), "site.verify", "ca_pem"),
+        (lambda d: d.update(extra=1), "extra", "one of"),
+        (lambda d: d["template"].update(name=""), "template.name", "not empty"),
+        (lambda d: d["network"].update(mode="auto"), "network.mode", "dhcp or static"),
+        (lambda d: d["network"].update(mode="static"), "network.interfaces", "at least one"),
+        (lambda d: d["network"].update(dns=["name.example"]), "network.dns[0]", "an IP address"),
+        (lambda d: d["network"].update(mtu=20), "network.mtu", "576"),
+        (static(addresses=["192.0.2.10"]), "network.interfaces[0].addresses[0]", "prefix length"),
+        (static(addresses=[]), "network.interfaces[0].addresses", "static"),
+        (static(match={}), "network.interfaces[0].match", "exactly one"),
+        (static(match={"mac": "zz"}), "network.interfaces[0].match.mac", "MAC"),
+        (static(match={"name": "a/b"}), "network.interfaces[0].match.name", "15 characters"),
+        (static(gateway="router"), "network.interfaces[0].gateway", "an IP address"),
+        (static(vlan=4095), "network.interfaces[0].vlan", "4094"),
+        (lambda d: d.update(poweroff_when_done="yes"), "poweroff_when_done", "true or false"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_field_and_what_is_allowed(change: Any, field: str, allowed: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(change)
+    assert caught.value.field == field
+    assert allowed in str(caught.value)
+
+
+def test_a_wrong_credential_is_never_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(lambda d: d.update(credential="cm1_iso_secretsecret"))
+    assert caught.value.field == "credential"
+    assert "secretsecret" not in str(caught.value)
+
+
+def test_the_password_of_a_wrong_proxy_is_never_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(lambda d: d["site"].update(proxy="http://user:hunter2@proxy/path"))
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_json_object_is_refused(data: bytes) -> None:
+    with pytest.raises(ConfigError):
+        parse_config(data)
+
+
+def test_an_iso_without_settings_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="made for a template"):
+        load_config(tmp_path / "absent.json")
