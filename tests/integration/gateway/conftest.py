@@ -258,6 +258,12 @@ def make_base_image(path: Path, config_slot: int = 256 << 10) -> Path:
     return path
 
 
+@pytest.fixture(name="machine")
+def machine_fixture() -> Callable[[str], dict[str, Any]]:
+    """The function ``machine`` (test modules cannot import this file)."""
+    return machine
+
+
 @pytest.fixture(scope="session")
 def base_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_base_image(tmp_path_factory.mktemp("base") / "base.iso")

@@ -47,16 +47,34 @@ def secret_of(path: Path) -> str:
     return str(config["credential"])
 
 
+def test_iso_registers_a_machine_only_where_its_organization_is_activated(
+    site: Any, modules: Any, base_image: Path, dest: Path, machine: Any
+) -> None:
+    token = site.organization_token("not-activated")
+    site.call("POST", "/templates", {"name": "erp", "destination": {"vdc": "vdc-1"}}, token=token)
+    made = modules("iso", token=token, template="erp", base=str(base_image), dest=str(dest))
+    assert made["changed"], made
+    refused = register(site, secret_of(dest), machine("early"))
+    assert refused.status_code == 403
+    assert refused.json()["type"].endswith(":not-activated")
+    site.activate("not-activated")
+    assert register(site, secret_of(dest), machine("late")).status_code == 201
+
+
 def registers(site: Any, credential: str) -> int:
     """Status of a registration with a credential (the body is refused, so nothing is registered): 422 or 401."""
-    answer = requests.post(
+    return register(site, credential, {}).status_code
+
+
+def register(site: Any, credential: str, body: dict[str, Any]) -> requests.Response:
+    """What the gateway says to an agent that registers."""
+    return requests.post(
         f"{site.url}/api/v1/enrolments",
-        json={},
+        json=body,
         headers={"Authorization": f"Bearer {credential}"},
         verify=str(site.ca),
         timeout=30,
     )
-    return answer.status_code
 
 
 def test_iso_is_made_once(site: Any, run: Any, dest: Path, template: Any, credentials: Any) -> None:

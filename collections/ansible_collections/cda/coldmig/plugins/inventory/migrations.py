@@ -28,6 +28,8 @@ notes:
     and C(coldmig_migration) (everything that M(cda.coldmig.migration_info) returns).
   - What a source machine says of itself (its name, for example) is never taken as a template.
   - The token is not made a variable of the hosts.
+  - Ansible only warns when an inventory cannot be read, and goes on without its hosts. In scheduled runs set
+    E(ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED) to V(true), so that a gateway that cannot be reached fails the run.
 options:
   plugin:
     description: Must be V(cda.coldmig.migrations).
@@ -50,7 +52,8 @@ options:
   gateway_ca_path:
     description:
       - PEM file with the CA of the site. Without it the CA certificates of the system are trusted. May be a template.
-    type: path
+      - A relative path starts where Ansible is run.
+    type: str
     env:
       - name: COLDMIG_GATEWAY_CA
   timeout:
@@ -105,8 +108,10 @@ import re
 import sys
 import typing as t
 
+import ansible.template
 from ansible.errors import AnsibleParserError
-from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable, to_safe_group_name
+from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
+from ansible.utils.path import unfrackpath
 from ansible.utils.unsafe_proxy import wrap_var
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient
@@ -115,6 +120,9 @@ from ansible_collections.cda.coldmig.plugins.module_utils._migration import STAT
 if t.TYPE_CHECKING:
     from ansible.inventory.data import InventoryData
     from ansible.parsing.dataloader import DataLoader
+
+# From ansible-core 2.19 on text is no template unless it is marked as one; before that it is unless it is marked as none.
+UNTRUSTED_BY_DEFAULT = hasattr(ansible.template, "trust_as_template")
 
 SUFFIXES = ("coldmig.yml", "coldmig.yaml")
 ALL = "coldmig_migrations"
@@ -133,11 +141,11 @@ def group_names(migration: t.Mapping[str, t.Any]) -> list[str]:
         "template": migration["template"]["name"],
         "organization": migration["organization"],
     }
-    return [to_safe_group_name(f"{kind}_{value}", force=True, silent=True) for kind, value in keys.items()]
+    return [re.sub(r"[^A-Za-z0-9_]", "_", f"{kind}_{value}") for kind, value in keys.items()]
 
 
 def host_variables(migration: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """Variables of a host. Strings come from source machines, so they are marked as no templates."""
+    """Variables of a host. Their text comes from source machines and must never be taken as a template."""
     told = {
         "coldmig_id": migration["id"],
         "coldmig_name": migration["name"],
@@ -150,7 +158,7 @@ def host_variables(migration: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         "ansible_connection": "local",
         # Discovery might find another Python, one without the libraries that the modules need.
         "ansible_python_interpreter": sys.executable,
-        **{name: wrap_var(value) for name, value in told.items()},
+        **{name: value if UNTRUSTED_BY_DEFAULT else wrap_var(value) for name, value in told.items()},
     }
 
 
@@ -181,6 +189,9 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
             name: self._templated(self.get_option(name))
             for name in ("gateway_url", "gateway_token", "gateway_ca_path", "timeout")
         }
+        if options["gateway_ca_path"]:
+            # Not an option of type path: that would be made absolute before the template in it is filled in.
+            options["gateway_ca_path"] = unfrackpath(options["gateway_ca_path"], follow=False)
         try:
             with GatewayClient.from_options(options) as gateway:
                 listed = gateway.migrations(
