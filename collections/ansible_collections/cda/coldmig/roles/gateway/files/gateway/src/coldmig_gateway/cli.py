@@ -202,7 +202,13 @@ def _activate(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from coldmig_gateway import verification  # noqa: PLC0415 - no other command needs the staging code
+
+    with _opened(options) as (settings, database):
+        results = verification.verify(database, settings.staging, options.migration)
+    for result in results:
+        _print(str(result))
+    return 0 if all(result.good for result in results) else 1
 
 
 def _openapi(_options: argparse.Namespace) -> int:

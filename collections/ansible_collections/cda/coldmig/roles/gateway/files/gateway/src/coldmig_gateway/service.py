@@ -13,11 +13,13 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 from coldmig_gateway.config import ConfigError, Settings
 from coldmig_gateway.dataplane.server import serve
 from coldmig_gateway.dataplane.settings import FrontSettings
 from coldmig_gateway.errors import GatewayError
+from coldmig_gateway.initialise import ensure_certificates
 from coldmig_gateway.store.database import Database
 from coldmig_gateway.store.site import DatabaseSite
 
@@ -25,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_SOCKET_PATH = 107  # bytes: sockaddr_un
 _STOP_SECONDS = 15.0
+_RENEWAL_SECONDS = 24 * 3600.0
 
 
 class ServiceError(GatewayError):
@@ -78,11 +81,12 @@ async def _run(settings: Settings, config: Path, site: DatabaseSite) -> None:
     path = control_socket(settings)
     with listen_privately(path) as listener:
         child = await _start_control_plane(config, listener)
-    parts: set[asyncio.Task[int | None]] = {
+    parts: set[asyncio.Task[Any]] = {
         asyncio.create_task(_front(settings, site, path), name="the front"),
         asyncio.create_task(child.wait(), name="the control plane"),
     }
     stopped = asyncio.create_task(stop.wait())
+    renewal = asyncio.create_task(_renew_certificate(settings))
     try:
         await asyncio.wait({*parts, stopped}, return_when=asyncio.FIRST_COMPLETED)
         for part in parts:
@@ -91,6 +95,7 @@ async def _run(settings: Settings, config: Path, site: DatabaseSite) -> None:
         _log.info("stopping")
     finally:
         stopped.cancel()
+        renewal.cancel()
         await _stop_child(child)
         for part in parts:
             part.cancel()
@@ -109,7 +114,7 @@ async def _start_control_plane(config: Path, listener: socket.socket) -> asyncio
     )
 
 
-async def _front(settings: Settings, site: DatabaseSite, control: Path) -> int | None:
+async def _front(settings: Settings, site: DatabaseSite, control: Path) -> None:
     front = FrontSettings(
         host=settings.listen,
         port=settings.port,
@@ -118,7 +123,16 @@ async def _front(settings: Settings, site: DatabaseSite, control: Path) -> int |
         control_socket=control,
     )
     await serve(front, site, ready=lambda port: _log.info("listening on %s port %d", settings.listen, port))
-    return None
+
+
+async def _renew_certificate(settings: Settings) -> None:
+    """Look every day; the front notices a new certificate by itself."""
+    while True:
+        await asyncio.sleep(_RENEWAL_SECONDS)
+        try:
+            await asyncio.to_thread(ensure_certificates, settings)
+        except OSError:
+            _log.exception("the certificate could not be renewed")
 
 
 async def _stop_child(child: asyncio.subprocess.Process) -> None:
@@ -131,6 +145,6 @@ async def _stop_child(child: asyncio.subprocess.Process) -> None:
         await child.wait()
 
 
-def _why(part: asyncio.Task[int | None]) -> str:
+def _why(part: asyncio.Task[Any]) -> str:
     error = part.exception()
     return str(error) or type(error).__name__ if error else f"exit code {part.result()}"

@@ -140,12 +140,14 @@ async def _on_validation_error(_request: Request, error: Exception) -> JSONRespo
     assert isinstance(error, RequestValidationError)  # noqa: S101
     found = error.errors()
     if any(item["type"] == "json_invalid" for item in found):
-        return Problem(400, "malformed-json", "Malformed JSON", "The body is not a JSON document.").response()
+        return _malformed().response()
     return _validation([_field_error(item) for item in found]).response()
 
 
 async def _on_http_exception(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)  # noqa: S101
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # too deep, or with numbers of thousands of digits
+        return _malformed().response()
     phrase = HTTPStatus(error.status_code).phrase
     slug = phrase.lower().replace(" ", "-")
     response = Problem(error.status_code, slug, phrase, f"{phrase}.").response()
@@ -157,6 +159,10 @@ async def _on_unexpected(_request: Request, error: Exception) -> JSONResponse:
     # The server logs the exception itself, with its traceback; the caller learns nothing of the inside.
     detail = "An unexpected error happened; nothing was changed. The gateway's log tells more."
     return Problem(500, "internal", "Internal error", detail).response()
+
+
+def _malformed() -> Problem:
+    return Problem(400, "malformed-json", "Malformed JSON", "The body is not a JSON document that can be read.")
 
 
 def _validation(found: Sequence[dict[str, Any]]) -> Problem:
@@ -171,10 +177,15 @@ def _field_error(item: dict[str, Any]) -> dict[str, Any]:
     field = ""
     for part in parts:
         field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else str(part)
-    result = {"field": field[:_SHOWN] or "body", "message": item["msg"].removeprefix("Value error, ")}
+    result = {"field": _shown(field) or "body", "message": item["msg"].removeprefix("Value error, ")}
     value = item.get("input")
     # A field that should not be there may be a secret in the wrong place.
     secret = item["type"] == "extra_forbidden" or any(word in field.lower() for word in _SECRET_WORDS)
     if isinstance(value, str | int | float | bool) and not secret:
-        result["value"] = value[:_SHOWN] if isinstance(value, str) else value
+        result["value"] = _shown(str(value)) if isinstance(value, str | float) else value
     return result
+
+
+def _shown(text: str) -> str:
+    """A text from outside that goes back there: bounded, and without what UTF-8 cannot hold."""
+    return text[:_SHOWN].encode("utf-8", "replace").decode()

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who may do what, over every operation of the OpenAPI document."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from coldmig_gateway.api.app import PREFIX, openapi_document
+from gateway.sitekit import MACHINE, TEMPLATE, Caller, SiteKit
+
+FINISH = {"vcenter": {"vm": "vm-42", "name": "x"}}
+FAILURE = {"reason": "some-reason", "detail": "text"}
+TENANT = {"provider", "organization"}
+ALL = {*TENANT, "iso", "session"}
+
+# operation: (roles that may call it, a good body)
+OPERATIONS: dict[str, tuple[set[str], Any]] = {
+    "GET /site": (ALL, None),
+    "GET /activation": (TENANT, None),
+    "PUT /activation": ({"provider"}, {"active": True}),
+    "POST /tokens": ({"provider"}, {"organization": "acme"}),
+    "GET /tokens": ({"provider"}, None),
+    "DELETE /tokens/{token_id}": ({"provider"}, None),
+    "GET /templates": (TENANT, None),
+    "POST /templates": (TENANT, TEMPLATE | {"name": "another"}),
+    "GET /templates/{template_id}": (TENANT, None),
+    "PUT /templates/{template_id}": (TENANT, TEMPLATE),
+    "DELETE /templates/{template_id}": (TENANT, None),
+    "POST /templates/{template_id}/iso-credentials": (TENANT, {}),
+    "GET /templates/{template_id}/iso-credentials": (TENANT, None),
+    "GET /templates/{template_id}/iso-credentials/{credential_id}": (TENANT, None),
+    "DELETE /templates/{template_id}/iso-credentials/{credential_id}": (TENANT, None),
+    "POST /enrolments": ({"iso"}, MACHINE),
+    "GET /session": ({"session"}, None),
+    "POST /session/progress": ({"session"}, {"phase": "waiting"}),
+    "POST /session/failure": ({"session"}, FAILURE),
+    "GET /migrations": (TENANT, None),
+    "GET /migrations/{migration_id}": (TENANT, None),
+    "PATCH /migrations/{migration_id}": (TENANT, {"name": "other"}),
+    "DELETE /migrations/{migration_id}": (TENANT, None),
+    "POST /migrations/{migration_id}/confirm": (TENANT, None),
+    "POST /migrations/{migration_id}/cancel": (TENANT, {"reason": "no"}),
+    "GET /migrations/{migration_id}/audit": (TENANT, None),
+    "POST /migrations/{migration_id}/import": ({"provider"}, {"run": "1"}),
+    "POST /migrations/{migration_id}/finish": ({"provider"}, FINISH),
+    "POST /migrations/{migration_id}/fail": ({"provider"}, FAILURE),
+    "PATCH /migrations/{migration_id}/destination-refs": ({"provider"}, {"vcenter_vm": "vm-1"}),
+}
+OPEN = {"GET /health"}
+WITH_IDS = [operation for operation, (roles, _) in OPERATIONS.items() if "{" in operation and "organization" in roles]
+# What an organization sends without naming a thing of its own by id; the rest of the list is covered above.
+LISTS = ["/templates", "/migrations", "/templates?organization=acme", "/migrations?organization=acme", "/activation"]
+
+
+@dataclass
+class Owned:
+    """What organization acme has, and its four kinds of token."""
+
+    ids: dict[str, str]
+    callers: dict[str, Caller]
+
+    def send(self, caller: Caller, operation: str, body: Any) -> Any:
+        """The answer to an operation on acme's things."""
+        method, path = operation.split(" ")
+        return caller.request(method, path.format(**self.ids), body)
+
+
+@pytest.fixture
+def owned(site: SiteKit) -> Owned:
+    site.activate("acme", "globex")
+    acme = site.tenant("acme")
+    template = acme.ok("POST", "/templates", TEMPLATE | {"name": "zeta-plan"})["id"]
+    credential = acme.ok("POST", f"/templates/{template}/iso-credentials", {"description": "zeta-iso"})
+    iso = site.caller(credential["credential"])
+    migration, agent = site.enrol(iso, name="zeta-host")
+    token = site.provider.ok("GET", "/tokens")["items"][0]["id"]
+    return Owned(
+        ids={
+            "template_id": template,
+            "credential_id": credential["id"],
+            "migration_id": migration,
+            "token_id": token,
+        },
+        callers={"provider": site.provider, "organization": acme, "iso": iso, "session": agent},
+    )
+
+
+def test_the_tables_of_this_file_name_every_operation() -> None:
+    document = openapi_document()
+    known = {
+        f"{method.upper()} {path.removeprefix(PREFIX)}" for path, item in document["paths"].items() for method in item
+    }
+    assert known == set(OPERATIONS) | OPEN
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_nothing_works_without_a_token(site: SiteKit, owned: Owned, operation: str) -> None:
+    answer = owned.send(site.nobody, operation, OPERATIONS[operation][1])
+    assert (answer.status_code, answer.json()["type"]) == (401, "urn:coldmig:problem:unauthenticated")
+
+
+@pytest.mark.parametrize("role", sorted(ALL))
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_each_role_can_do_what_it_may_and_nothing_else(owned: Owned, operation: str, role: str) -> None:
+    roles, body = OPERATIONS[operation]
+    if operation == "POST /templates" and role == "provider":
+        body = body | {"organization": "acme"}
+    answer = owned.send(owned.callers[role], operation, body)
+    if role in roles:
+        # 409: it may, but not in the state in which the migration is
+        assert answer.is_success or answer.json()["type"] == "urn:coldmig:problem:wrong-state"
+    else:
+        assert (answer.status_code, answer.json()["type"]) == (403, "urn:coldmig:problem:forbidden")
+
+
+@pytest.mark.parametrize("operation", WITH_IDS)
+def test_what_belongs_to_another_organization_does_not_exist(site: SiteKit, owned: Owned, operation: str) -> None:
+    """The answer is the same, word for word, as for an id that was never given out."""
+    body = OPERATIONS[operation][1]
+    globex = site.tenant("globex")
+    before = _everything(owned)
+    answer = owned.send(globex, operation, body)
+    assert (answer.status_code, answer.json()["type"]) == (404, "urn:coldmig:problem:not-found")
+    invented = dict.fromkeys(owned.ids, "11111111-2222-3333-4444-555555555555")
+    unknown = Owned(invented, {}).send(globex, operation, body)
+    text = answer.text
+    for name, identifier in owned.ids.items():
+        text = text.replace(identifier, invented[name])
+    assert text == unknown.text
+    assert _everything(owned) == before
+
+
+@pytest.mark.parametrize("path", LISTS)
+def test_lists_hold_nothing_of_another_organization(site: SiteKit, owned: Owned, path: str) -> None:
+    answer = site.tenant("globex").request("GET", path)
+    assert answer.is_success
+    for word in ("acme", "zeta", *owned.ids.values()):
+        assert word not in answer.text
+
+
+def test_a_credential_of_one_template_cannot_be_reached_through_another(site: SiteKit, owned: Owned) -> None:
+    globex = site.tenant("globex")
+    own = globex.ok("POST", "/templates", TEMPLATE)["id"]
+    for method in ("GET", "DELETE"):
+        globex.problem(404, "not-found", method, f"/templates/{own}/iso-credentials/{owned.ids['credential_id']}")
+
+
+def test_a_name_taken_by_another_organization_is_not_noticed(site: SiteKit, owned: Owned) -> None:
+    site.tenant("globex").ok("POST", "/templates", TEMPLATE | {"name": "zeta-plan"})
+
+
+def test_an_agent_reaches_only_its_own_migration(site: SiteKit, owned: Owned) -> None:
+    other, agent = site.enrol(owned.callers["iso"])
+    agent.ok("POST", "/session/failure", FAILURE)
+    states = {item["id"]: item["state"] for item in site.provider.ok("GET", "/migrations")["items"]}
+    assert states == {other: "failed", owned.ids["migration_id"]: "waiting"}
+
+
+def _everything(owned: Owned) -> list[Any]:
+    acme = owned.callers["organization"]
+    paths = ["/templates", "/migrations", f"/templates/{owned.ids['template_id']}/iso-credentials"]
+    return [acme.ok("GET", path) for path in [*paths, f"/migrations/{owned.ids['migration_id']}/audit"]]
