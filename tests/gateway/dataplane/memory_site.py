@@ -47,7 +47,7 @@ class MemorySite:
     def begin_copying(self, migration_id: str) -> None:
         self._move(migration_id, ("confirmed", "copying"), "copying")
 
-    def disk_verified(
+    def disk_verified(  # noqa: PLR0917 - the protocol's signature
         self, migration_id: str, index: int, digest_hex: str, vmdk_bytes: int, data_chunks: int, stored_bytes: int
     ) -> None:
         with self._lock:

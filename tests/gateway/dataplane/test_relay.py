@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -111,16 +112,19 @@ def test_heads_that_are_wrong_or_hostile_are_refused(front: Front, raw: bytes, s
 def test_a_head_that_trickles_in_is_given_up(make_front: Callable[..., Front]) -> None:
     front = make_front(Limits(head_seconds=1.0))
     with front.client().open_socket() as connection:
-        connection.settimeout(20)
+        connection.settimeout(0.05)
+
+        def ended_after(byte: bytes) -> bool:
+            try:
+                connection.sendall(byte)
+                return connection.recv(1) == b""
+            except TimeoutError:
+                return False
+            except OSError:
+                return True
+
         begun = time.monotonic()
-        with pytest.raises((OSError, AssertionError)):
-            for byte in b"GET /data/v1/disks/0/have HTTP/1.1\r\nHost: a\r\n" * 1000:
-                connection.sendall(bytes([byte]))
-                connection.settimeout(0.05)
-                try:
-                    assert connection.recv(1)
-                except TimeoutError:
-                    connection.settimeout(20)
+        wait_until(lambda: ended_after(b"G"), "the server gives up")
         assert time.monotonic() - begun >= 1.0
 
 
@@ -135,11 +139,9 @@ def test_a_body_that_stands_still_is_given_up(
     with session.open_socket() as connection:
         connection.sendall(session.frames_head(1000))
         connection.settimeout(20)
-        with pytest.raises((ssl.SSLError, ConnectionResetError)):
-            # An abort is a TCP reset or a TLS stream without its end, never a clean answer.
-            while connection.recv(100):
-                pytest.fail("an answer was sent")
-            raise ConnectionResetError
+        # An abort may show as an end, as a TCP reset, or as a TLS stream without its end.
+        with contextlib.suppress(ssl.SSLError, ConnectionResetError):
+            assert connection.recv(100) == b""
 
 
 def test_one_address_cannot_take_all_connections(make_front: Callable[..., Front]) -> None:

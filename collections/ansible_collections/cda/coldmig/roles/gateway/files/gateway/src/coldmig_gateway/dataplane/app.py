@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import Enum, auto
 from http import HTTPStatus
 from pathlib import Path
 
@@ -29,6 +30,14 @@ _INDEX = "(0|[1-9][0-9]{0,4})"
 _UUID = "([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 
 _Handler = Callable[[Context, Connection, RequestHead], Awaitable[None]]
+
+
+class _Next(Enum):
+    """What follows a request: another one, the end, or the end with something of the request still unread."""
+
+    REQUEST = auto()
+    END = auto()
+    UNREAD = auto()
 
 
 def _route(head: RequestHead) -> _Handler:
@@ -74,9 +83,10 @@ class Application:
         """Serves the connection until it ends, and closes it."""
         linger = 0.0
         try:
-            while await self._request(connection, peer, local):
+            while (following := await self._request(connection, peer, local)) is _Next.REQUEST:
                 pass
-            linger = _LINGER_SECONDS
+            if following is _Next.UNREAD:
+                linger = _LINGER_SECONDS
         except ConnectionLostError:
             pass
         except TimeoutError:
@@ -86,8 +96,8 @@ class Application:
             connection.abort()
         await connection.close(linger_seconds=linger)
 
-    async def _request(self, connection: Connection, peer: Address, local: Address) -> bool:
-        """One request; True if another may follow."""
+    async def _request(self, connection: Connection, peer: Address, local: Address) -> _Next:
+        """One request, and what comes after it."""
         limits = self.context.limits
         async with asyncio.timeout(limits.keep_alive_seconds):
             await connection.wait_for_bytes()
@@ -98,7 +108,7 @@ class Application:
             head = parse_head(raw)
             if not head.target.startswith(PREFIX):
                 await relay(connection, self.control_socket, proxy_line(peer, local) + raw)
-                return False
+                return _Next.END
             await self._handle(connection, head)
         except HeadTooLargeError:
             detail = f"the head of the request has more than {limits.head_bytes} bytes"
@@ -108,7 +118,7 @@ class Application:
             return await self._refuse(connection, head, _storage_problem(error))
         except Problem as problem:
             return await self._refuse(connection, head, problem)
-        return head.keep_alive
+        return _Next.REQUEST if head.keep_alive else _Next.END
 
     async def _handle(self, connection: Connection, head: RequestHead) -> None:
         handler = _route(head)
@@ -117,9 +127,10 @@ class Application:
         await handler(self.context, connection, head)
 
     @staticmethod
-    async def _refuse(connection: Connection, head: RequestHead | None, problem: Problem) -> bool:
-        # With a body that was not read to its end, where the next request begins is not known.
-        keep_alive = head is not None and head.keep_alive and not head.has_body
+    async def _refuse(connection: Connection, head: RequestHead | None, problem: Problem) -> _Next:
+        following = _Next.UNREAD  # with it, where the next request would begin is not known
+        if head is not None and not head.has_body:
+            following = _Next.REQUEST if head.keep_alive else _Next.END
         head_only = head is not None and head.method == "HEAD"
-        await connection.write(problem_answer(problem, keep_alive=keep_alive, head_only=head_only))
-        return keep_alive
+        await connection.write(problem_answer(problem, keep_alive=following is _Next.REQUEST, head_only=head_only))
+        return following
