@@ -6,11 +6,13 @@ import os
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from coldmig_gateway.dataplane.connection import Connection
 from coldmig_gateway.dataplane.settings import Limits
 from coldmig_gateway.dataplane.site import DiskPlan, EarlierDisk
 from coldmig_gateway.staging.pack import Pack
@@ -283,32 +285,34 @@ def test_a_flood_of_refused_chunks_gets_an_answer_of_bounded_size(make_front: Ca
 def test_slow_storage_holds_the_sender_back_instead_of_filling_memory(
     make_front: Callable[..., Front], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    gate, taken, answers = threading.Event(), [0], []
+    real_write, real_updated = Pack.write, Connection.buffer_updated
+
+    def slow(pack: Pack, offset: int, header: bytes, payload: bytes) -> None:
+        gate.wait(60)
+        real_write(pack, offset, header, payload)
+
+    def count(connection: Connection, nbytes: int) -> None:
+        taken[0] += nbytes
+        real_updated(connection, nbytes)
+
+    monkeypatch.setattr(Pack, "write", slow)
+    monkeypatch.setattr(Connection, "buffer_updated", count)
     front = make_front(Limits(batches_per_connection=2))
     front.migration(ID, SIZE)
     session = front.session(ID)
-    gate = threading.Event()
-    real = Pack.write
-
-    def slow(pack: Pack, offset: int, header: bytes, payload: bytes) -> None:
-        gate.wait(30)
-        real(pack, offset, header, payload)
-
-    monkeypatch.setattr(Pack, "write", slow)
-    body = b"".join(frame.pack() + payload for frame, payload in (data_frame(n, raw_chunk(n)) for n in range(40)))
-    sent = 0
-    with session.open_socket() as connection:
-        connection.sendall(session.frames_head(len(body)))
-        connection.settimeout(2)
-        try:
-            for start in range(0, len(body), 65536):
-                connection.sendall(body[start : start + 65536])
-                sent = start
-        except TimeoutError:
-            pass
+    frames = [data_frame(n, raw_chunk(n)) for n in range(40)]
+    sender = threading.Thread(target=lambda: answers.append(session.send(frames).json))
+    sender.start()
+    try:
+        wait_until(lambda: taken[0] > 3 * CHUNK, "the server has read what it may")
+        time.sleep(1)
+        # Two batches in the threads, one that waits for its turn, and what was read ahead.
+        assert taken[0] < 5 * CHUNK
+    finally:
         gate.set()
-        # What the kernel's socket buffers take is on top of the four chunks or so that the server holds.
-        assert sent < 20 * CHUNK
-    wait_until(lambda: session.have()[:2] == [0, 1], "the first frames are durable")
+        sender.join()
+    assert answers == [{"durable": 40, "rejected": []}]
 
 
 def test_frames_in_random_order_over_two_disks_make_both_complete(front: Front, session: Client) -> None:

@@ -136,8 +136,8 @@ class DiskStaging:
     def append(self, frame: Frame, payload: bytes | bytearray | memoryview = b"") -> bool:
         """Appends a frame whose payload was verified; durable after ``commit``. False if nothing was new in it.
 
-        Chunks that are there already stay as they are: a chunk has one content, whoever sends it again. Raises FrameError if the frame does not fit the disk (nothing
-        is written), StagingFullError, StagingError.
+        Chunks that are there already stay as they are: a chunk has one content, whoever sends it again. Raises
+        FrameError if the frame does not fit the disk (nothing is written), StagingFullError, StagingError.
         """
         self.check_fits(frame)
         if frame.type is FrameType.REF:
