@@ -122,7 +122,7 @@ class Api:
     def __init__(self, url: str, ca: Path, token: str) -> None:
         self._client = httpx.Client(
             base_url=url,
-            headers={"Authorization": f"Bearer {token}"},
+            headers={"Authorization": f"Bearer {token}"} if token else {},
             verify=ssl.create_default_context(cafile=str(ca)),
             timeout=60,
             trust_env=False,
