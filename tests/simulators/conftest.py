@@ -76,7 +76,11 @@ class Vcenter:
 
         where = self.site.state["vcenter"]
         self.instance = SmartConnect(
-            host=where["host"], port=where["port"], user=where["username"], pwd=where["password"], sslContext=tls(self.site)
+            host=where["host"],
+            port=where["port"],
+            user=where["username"],
+            pwd=where["password"],
+            sslContext=tls(self.site),
         )
         self.datacenter = self.instance.content.rootFolder.childEntity[0]
         self.cluster = self.datacenter.hostFolder.childEntity[0]
@@ -92,7 +96,11 @@ class Vcenter:
         from pyVmomi import vim
 
         device, change = vim.vm.device, vim.vm.device.VirtualDeviceSpec
-        devices = [change(operation="add", device=device.ParaVirtualSCSIController(key=1000, busNumber=0, sharedBus="noSharing"))]
+        devices = [
+            change(
+                operation="add", device=device.ParaVirtualSCSIController(key=1000, busNumber=0, sharedBus="noSharing")
+            )
+        ]
         for unit, megabytes in enumerate(disks):
             backing = device.VirtualDisk.FlatVer2BackingInfo(diskMode="persistent", thinProvisioned=True, fileName="")
             disk = device.VirtualDisk(

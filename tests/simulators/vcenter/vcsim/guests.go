@@ -15,9 +15,13 @@ import (
 
 // guest identifiers of vSphere 8.0 U2 that the simulator's list is too old for
 var newerGuests = []string{
-	"debian12Guest", "debian12_64Guest", "debian13Guest", "debian13_64Guest", "windows2022srvNext_64Guest", "windows11_64Guest",
-	"windows12_64Guest", "rhel9_64Guest", "rhel10_64Guest", "centos9_64Guest", "oracleLinux9_64Guest", "rockylinux_64Guest",
-	"almalinux_64Guest", "sles16_64Guest", "other6xLinux64Guest", "other6xLinuxGuest", "freebsd13_64Guest", "freebsd14_64Guest",
+	"almalinux_64Guest", "amazonlinux2_64Guest", "amazonlinux3_64Guest", "centos8_64Guest", "centos9_64Guest",
+	"debian11Guest", "debian11_64Guest", "debian12Guest", "debian12_64Guest", "freebsd11Guest", "freebsd11_64Guest",
+	"freebsd12Guest", "freebsd12_64Guest", "freebsd13Guest", "freebsd13_64Guest", "freebsd14Guest", "freebsd14_64Guest",
+	"kylinlinux_64Guest", "oracleLinux8_64Guest", "oracleLinux9_64Guest", "other4xLinux64Guest", "other4xLinuxGuest",
+	"other5xLinux64Guest", "other5xLinuxGuest", "other6xLinux64Guest", "other6xLinuxGuest", "rhel8_64Guest",
+	"rhel9_64Guest", "rockylinux_64Guest", "sles15_64Guest", "sles16_64Guest", "windows11_64Guest", "windows12_64Guest",
+	"windows2019srvNext_64Guest", "windows2019srv_64Guest", "windows2022srvNext_64Guest",
 }
 
 const newestHardware = 21
