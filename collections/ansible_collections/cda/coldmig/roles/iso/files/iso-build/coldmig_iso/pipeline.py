@@ -32,13 +32,14 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class Built:
-    """A finished base image: its file in the cache, volume id, seconds per stage, and whether anything was built."""
+    """A finished base image: its file in the cache, volume id, seconds per stage, was anything built, its parts."""
 
     path: Path
     volume_id: str
     seconds: dict[str, float]
     built: bool
     report: str
+    parts: Parts
 
 
 def build(options: BuildOptions, cache: Cache, say: Callable[[str], None]) -> Built:
@@ -122,6 +123,7 @@ def build(options: BuildOptions, cache: Cache, say: Callable[[str], None]) -> Bu
         volume_id=image.volume_id(build_id),
         seconds=seconds,
         built="iso" in built,
+        parts=parts,
         report=(system_dir / system.REPORT).read_text(encoding="utf-8"),
     )
 

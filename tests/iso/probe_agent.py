@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Stands in for the agent on a test image: says what it finds in the live system, and attacks the fence.
+
+Writes one line ``PROBE {json}`` to the serial console. Every attack is something that writes on a stock live system.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ATTACKS = {
+    "mount_ext4": "mount -o ro -t ext4 $A2 /mnt",
+    "mount_xfs": "mount -o ro -t xfs $A5 /mnt",
+    "mount_btrfs": "mount -o ro -t btrfs -o device=$A6,device=$B2 $A6 /mnt",
+    "write_partition": "dd if=/dev/zero of=$A2 bs=4096 count=1 conv=fsync",
+    "write_disk": "dd if=/dev/zero of=$B bs=512 count=1 conv=fsync",
+    "load_md": "modprobe md_mod",
+    "load_raid1": "modprobe raid1",
+    "assemble": "mdadm --assemble --scan --run",
+    "swap": "swapon $A1",
+    "activate_lvm": "vgchange -a y vg",
+    "list_lvm": "vgs --noheadings -o name | grep .",
+    "trigger_udev": "udevadm trigger --action=add --subsystem-match=block && udevadm settle && false",
+    "resume": "test -e /usr/lib/systemd/systemd-hibernate-resume",
+    "check": "fsck -y $A2",
+    "discard": "blkdiscard -f $A2",
+}
+
+
+def output(command: str) -> str:
+    return subprocess.run(command, shell=True, capture_output=True, text=True, check=False).stdout.strip()  # noqa: S602
+
+
+def dirty_disks() -> dict[str, str]:
+    """Names of the disks that the tests made (dirty_disks.py), by their serial numbers."""
+    rows = [line.split() for line in output("lsblk --nodeps --noheadings --output PATH,SERIAL").splitlines()]
+    by_serial = {row[1]: row[0] for row in rows if len(row) == 2}
+    return {"$A": by_serial["DIRTY-0"], "$B": by_serial["DIRTY-1"]} if "DIRTY-1" in by_serial else {}
+
+
+def attack(command: str, disks: dict[str, str]) -> dict[str, Any]:
+    for variable, path in disks.items():
+        command = command.replace(variable, path)
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, timeout=120)  # noqa: S602
+    return {"exit": done.returncode, "said": (done.stdout + done.stderr).strip()[-200:]}
+
+
+def facts() -> dict[str, Any]:
+    config = Path("/run/coldmig/config.json")
+    memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    efivars = [line for line in Path("/proc/mounts").read_text().splitlines() if " efivarfs " in line]
+    libraries = "import blake3, isal.isal_zlib, ssl, json, ctypes, sqlite3"
+    return {
+        "config": json.loads(config.read_text()) if config.exists() else None,
+        "config_mode": oct(config.stat().st_mode & 0o777) if config.exists() else None,
+        "medium": json.loads(Path("/run/coldmig/medium.json").read_text()),
+        "cmdline": Path("/proc/cmdline").read_text().split(),
+        "available_mib": int(memory["MemAvailable"].split()[0]) >> 10,
+        "efi": Path("/sys/firmware/efi").is_dir(),
+        "efivars": efivars,
+        "failed_units": output("systemctl --failed --no-legend --plain").splitlines(),
+        "running": sorted(
+            line.split()[0]
+            for line in output("systemctl list-units --type=service --state=running --plain --no-legend").splitlines()
+        ),
+        "modules": sorted(line.split()[0] for line in Path("/proc/modules").read_text().splitlines()),
+        "writable_disks": [
+            path.name
+            for path in Path("/sys/class/block").iterdir()
+            if not path.name.startswith(("loop", "ram", "dm-", "sr", "fd")) and (path / "ro").read_text().strip() == "0"
+        ],
+        "addresses": output("ip -brief address show scope global"),
+        "libraries": subprocess.run([sys.executable, "-c", libraries], check=False).returncode,
+        "tools": [
+            name
+            for name in (
+                "dmsetup",
+                "lvm",
+                "ntfs-3g",
+                "zstd",
+                "lz4",
+                "lzop",
+                "xz",
+                "ethtool",
+                "losetup",
+                "blkid",
+                "lsblk",
+            )
+            if not output(f"command -v {name}")
+        ],
+    }
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["network"]:
+        return
+    say("PROBE-STARTED")
+    for _ in range(60):
+        if output("ip -brief -4 address show scope global") or not output("ip -brief link show type ether"):
+            break
+        time.sleep(1)
+    found = facts()
+    if disks := dirty_disks():
+        Path("/mnt").mkdir(exist_ok=True)
+        found["attacks"] = {name: attack(command, disks) for name, command in ATTACKS.items()}
+        found["kernel_log"] = output("dmesg | grep -i 'read-only block-device' | tail -n 5")
+        os.sync()
+    say("PROBE " + json.dumps(found))
+    while True:
+        time.sleep(1000)
+
+
+def say(text: str) -> None:
+    with Path("/dev/ttyS0").open("w") as console:
+        console.write(text + "\r\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Boots the image in QEMU: firmware and media, little memory, and disks that must not be written to.
+
+A probe stands in for the agent (probe_agent.py); everything else is the real image.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.cda.coldmig.plugins.module_utils import _iso_image
+from ansible_collections.cda.coldmig.plugins.module_utils._iso_image import write_iso
+from coldmig_iso.cache import Cache
+from coldmig_iso.pipeline import BuildOptions, Built, build
+from coldmig_iso.squashfs import OFFSET
+
+from e2e.qemu import Controller, Disk, Firmware, Machine, MediumAs, Nic, Running
+
+from . import dirty_disks
+
+pytestmark = pytest.mark.slow
+PROBE = Path(__file__).with_name("probe_agent.py")
+NIC = Nic("virtio-net-pci", "52:54:00:c0:1d:01")
+BAD = ("Kernel panic", "^.*coldmig: No medium", "emergency mode")
+
+
+@pytest.fixture(scope="session")
+def built() -> Built:
+    return build(BuildOptions(agent=PROBE), Cache(), print)
+
+
+@pytest.fixture
+def medium(built: Built, tmp_path: Path, site_config: dict[str, Any]) -> Path:
+    dest = tmp_path / "template.iso"
+    write_iso(built.path, dest, site_config, ["net.ifnames=0"])
+    return dest
+
+
+def probe(running: Running, seconds: float = 45) -> dict[str, Any]:
+    """What the probe found; the machine goes on running."""
+    line = running.wait_for(r"^PROBE (\{.*\})$", seconds, failure=BAD)
+    result: dict[str, Any] = json.loads(line.group(1))
+    return result
+
+
+def check_live_system(found: Mapping[str, Any], medium: Path) -> None:
+    assert found["config"] == _iso_image.read_slot(medium)
+    assert found["config_mode"] == "0o600"
+    assert "net.ifnames=0" in found["cmdline"]
+    assert found["failed_units"] == []
+    assert found["writable_disks"] == []
+    assert found["libraries"] == 0
+    assert found["tools"] == []
+    assert "eth0" in found["addresses"]
+    assert "10.0.2." in found["addresses"]
+    assert not [unit for unit in found["running"] if "getty" in unit or "logind" in unit]
+    for mount in found["efivars"]:
+        assert " ro," in mount
+
+
+@pytest.mark.parametrize(
+    ("firmware", "medium_as", "secure_boot"),
+    [
+        (Firmware.BIOS, MediumAs.CD, False),
+        (Firmware.BIOS, MediumAs.USB_STICK, False),
+        (Firmware.BIOS, MediumAs.USB_CD, False),
+        (Firmware.UEFI, MediumAs.CD, False),
+        (Firmware.UEFI, MediumAs.USB_STICK, False),
+        (Firmware.UEFI, MediumAs.CD, True),
+        (Firmware.UEFI, MediumAs.USB_STICK, True),
+    ],
+    ids=lambda value: str(value).lower(),
+)
+def test_boots_to_the_agent_with_its_configuration(
+    medium: Path, tmp_path: Path, firmware: Firmware, medium_as: MediumAs, secure_boot: bool
+) -> None:
+    machine = Machine(
+        name="boot",
+        directory=tmp_path,
+        firmware=firmware,
+        chipset="q35" if secure_boot else "pc",
+        secure_boot=secure_boot,
+        memory_mib=768,
+        medium=medium,
+        medium_as=medium_as,
+        nics=[NIC],
+    )
+    with machine.start() as running:
+        found = probe(running)
+    check_live_system(found, medium)
+    assert found["medium"]["in_ram"] is True
+    assert found["medium"]["device"].startswith("/dev/sr" if medium_as is not MediumAs.USB_STICK else "/dev/sd")
+    assert found["efi"] is (firmware is Firmware.UEFI)
+    assert bool(found["efivars"]) is (firmware is Firmware.UEFI)
+    assert found["available_mib"] > 350
+
+
+def test_firmware_entry_needs_no_driver_for_the_medium(medium: Path, tmp_path: Path) -> None:
+    choose_entry(medium, "firmware")
+    machine = Machine(name="firmware", directory=tmp_path, memory_mib=768, medium=medium, nics=[NIC])
+    with machine.start() as running:
+        found = probe(running, 60)
+    check_live_system(found, medium)
+    assert found["medium"]["device"] is None
+
+
+def test_runs_from_the_medium_when_memory_is_short(medium: Path, tmp_path: Path) -> None:
+    machine = Machine(name="small", directory=tmp_path, memory_mib=256, medium=medium, nics=[NIC])
+    with machine.start() as running:
+        found = probe(running, 60)
+    check_live_system(found, medium)
+    assert found["medium"]["in_ram"] is False
+
+
+def test_stick_of_another_build_is_not_taken_for_the_medium(medium: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.raw"
+    data = bytearray(medium.read_bytes()[: 1 << 20])
+    data[16 * 2048 + 40 : 16 * 2048 + 72] = b"COLDMIG_1_FFFFFFFFFFFFFFFF".ljust(32)
+    other.write_bytes(data)
+    machine = Machine(
+        name="two",
+        directory=tmp_path,
+        medium=medium,
+        disks=[Disk(other, "OTHER")],
+        controller=Controller.AHCI,
+        nics=[NIC],
+    )
+    with machine.start() as running:
+        found = probe(running)
+    assert found["medium"]["device"] == "/dev/sr0"
+
+
+def test_missing_medium_is_said_on_the_console(built: Built, tmp_path: Path) -> None:
+    """The kernel and initrd alone, as a firmware leaves them whose drive the kernel cannot drive."""
+    machine = Machine(
+        name="nomedium",
+        directory=tmp_path,
+        memory_mib=512,
+        extra=(
+            *("-kernel", str(built.parts.system / "vmlinuz"), "-initrd", str(built.parts.initrd / "initrd.img")),
+            *("-append", "console=ttyS0 quiet loglevel=3 coldmig.volume=COLDMIG_1_0000000000000000"),
+        ),
+    )
+    with machine.start() as running:
+        running.wait_for("No medium COLDMIG_1_0000000000000000 found.*second menu entry", 60)
+        running.wait_for("disks were not changed", 5)
+
+
+@pytest.fixture(scope="session")
+def dirty(built: Built, tmp_path_factory: pytest.TempPathFactory) -> list[Disk]:
+    missing = dirty_disks.missing_tools()
+    if missing:
+        pytest.skip(f"needs {', '.join(missing)} (packages mdadm, lvm2, xfsprogs, btrfs-progs, fdisk)")
+    return dirty_disks.make(tmp_path_factory.mktemp("dirty"), built.parts.tree)
+
+
+@pytest.mark.parametrize("firmware", [Firmware.BIOS, Firmware.UEFI])
+def test_no_source_disk_is_written_to(medium: Path, tmp_path: Path, dirty: list[Disk], firmware: Firmware) -> None:
+    before = [dirty_disks.sha256(disk.path) for disk in dirty]
+    machine = Machine(
+        name="fence",
+        directory=tmp_path,
+        firmware=firmware,
+        medium=medium,
+        medium_as=MediumAs.USB_STICK,
+        controller=Controller.AHCI,
+        disks=dirty,
+        nics=[NIC],
+    )
+    with machine.start() as running:
+        found = probe(running, 90)
+        stats = running.block_stats()
+    assert [(one.writes, one.written_bytes, one.unmaps) for one in stats] == [(0, 0, 0)] * len(dirty)
+    assert all(one.reads for one in stats)
+    assert [dirty_disks.sha256(disk.path) for disk in dirty] == before
+    check_live_system(found, medium)
+    succeeded = {name: result for name, result in found["attacks"].items() if result["exit"] == 0}
+    # These two may mount without their log; the counters say that it wrote nothing.
+    assert set(succeeded) <= {"mount_btrfs", "mount_xfs"}
+    assert not [name for name in found["modules"] if name.startswith(("md_mod", "raid", "bcache", "zram"))]
+
+
+def test_measurement_sees_what_a_stock_system_would_write(built: Built, tmp_path: Path, dirty: list[Disk]) -> None:
+    """With all disks set read-only, assembling and mounting still writes: the reason for the fence."""
+    copies = []
+    for disk in dirty:
+        path = tmp_path / disk.path.name
+        subprocess.run(["cp", "--sparse=always", disk.path, path], check=True)
+        copies.append(Disk(path, disk.serial))
+    with dirty_disks.provoke(tmp_path, built.parts.tree, copies) as running:
+        stats = running.block_stats()
+    assert all(one.writes > 0 for one in stats)
+    assert all(
+        dirty_disks.sha256(copy.path) != dirty_disks.sha256(disk.path) for copy, disk in zip(copies, dirty, strict=True)
+    )
+
+
+def test_fence_is_in_the_finished_image(built: Built) -> None:
+    listing = subprocess.run(
+        ["unsquashfs", "-offset", str(OFFSET), "-l", "-d", "", built.parts.system / "system.cpio"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    files = {line.lstrip("/") for line in listing}
+    assert "usr/bin/python3.11" in files
+    assert not [
+        name for name in files if Path(name).name in ("swapon", "mdadm", "e2fsck", "hwclock", "mkswap", "wipefs")
+    ]
+    assert not [name for name in files if name.startswith("usr/lib/systemd/system-generators/")]
+    stems = {Path(name).stem.replace("-", "_") for name in files if name.endswith(".ko")}
+    assert {"ext4", "dm_snapshot", "dm_thin_pool", "vmxnet3", "ixgbe", "mlx5_core", "megaraid_sas", "nvme"} <= stems
+    assert not {"md_mod", "raid1", "raid456", "dm_raid", "bcache", "drbd", "zram"} & stems
+
+
+def choose_entry(medium: Path, entry: str) -> None:
+    """Make another menu entry the default, in the padding of the arguments' slot."""
+    slot = _iso_image._read_layout(medium).slots[_iso_image.ARGS_SLOT]
+    with medium.open("r+b") as image:
+        image.seek(slot.offset)
+        text = image.read(slot.length).rstrip(b"\n") + b"\nset default=" + entry.encode()
+        image.seek(slot.offset)
+        image.write(text.ljust(slot.length, b"\n"))
