@@ -143,11 +143,11 @@ class Api:
 class Site:
     """The whole site in one directory. A context manager: leaving it stops everything that was started."""
 
-    def __init__(self, directory: Path, *, organization: str = ORGANIZATION) -> None:
+    def __init__(self, directory: Path, *, organization: str = ORGANIZATION, port: int | None = None) -> None:
         self.directory = directory
         self.organization = organization
         self.logs = directory / "logs"
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"https://127.0.0.1:{self.port}"
         self.ca = directory / "state/pki/ca.pem"
         self._gateway: Service | None = None

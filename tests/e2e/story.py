@@ -40,6 +40,7 @@ TEMPLATE = "erp"
 VDC = "acme-production"
 STORAGE_PROFILE = "gold"
 NETWORK = "acme-db"
+TENANT_USER = "acme-admin"
 SOURCE_MAC = "52:54:00:c0:1d:01"
 SOURCE_MEMORY_MIB = 768
 SOURCE_SERIALS = ("SRC-SYSTEM-0001", "SRC-DATA-0002")
@@ -120,11 +121,13 @@ class Story:
     auto_start: bool = False
     outcome: Outcome = field(default_factory=Outcome)
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
-    _site: sites.Site | None = None
     _source: Running | None = None
     _disks: source_machine.SourceDisks | None = None
-    _base: Path | None = None
-    iso: Path = field(default=Path(), init=False)
+    site: sites.Site = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.site = self._stack.enter_context(sites.Site(self.directory))
 
     def __enter__(self) -> Story:
         return self
@@ -137,10 +140,13 @@ class Story:
         self._stack.close()
 
     @property
-    def site(self) -> sites.Site:
-        if self._site is None:
-            raise RuntimeError("the site is started first")
-        return self._site
+    def base_iso(self) -> Path:
+        return self.directory / "base.iso"
+
+    @property
+    def iso(self) -> Path:
+        """The template's ISO, with its credential."""
+        return self.directory / f"{TEMPLATE}.iso"
 
     @property
     def disks(self) -> source_machine.SourceDisks:
@@ -158,8 +164,10 @@ class Story:
         """The whole story. Raises CheckError, SiteError, MachineError, SourceMachineError."""
         began = time.monotonic()
         self.make_source()
-        self.start_site()
-        self.prepare_template()
+        self.start_simulators()
+        self.start_gateway()
+        self.activate()
+        self.make_iso()
         self.boot_source()
         if not self.auto_start:
             self.confirm()
@@ -182,7 +190,6 @@ class Story:
     # -- the steps --------------------------------------------------------------------------------------------------
 
     def make_source(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
         self.outcome.accelerator = accelerator()
         with self._step("source machine", "Make a source machine: Debian 12 on two disks") as step:
             built = _build_source()
@@ -191,36 +198,41 @@ class Story:
             sizes = " + ".join(mib(image.stat().st_size) for image in self.disks.all)
             step.result(f"{sizes}, host name {self.disks.hostname}")
 
-    def start_site(self) -> None:
-        with self._step("base ISO", "Build the base ISO (or take it from the cache)") as step:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            facts = sites.build_base_iso(self.directory / "iso-build.log")
-            self._base = Path(facts["path"])
-            self.outcome.base_iso_bytes = facts["size_bytes"]
-            step.result(mib(facts["size_bytes"]))
+    def start_simulators(self) -> None:
         with self._step("simulators", "Start the simulated vCenter and Cloud Director") as step:
-            self._site = self._stack.enter_context(sites.Site(self.directory))
             self.site.start_simulators()
             step.result(f"{self.site.simulated['vcenter']['url']} and {self.site.simulated['vcd']['url']}")
+
+    def start_gateway(self) -> None:
+        """The gateway, the tenant's credential and both inventories."""
         with self._step("gateway", "Provider: set up the gateway and start it") as step:
             self.site.init_gateway()
             self.site.start_gateway()
+            self.site.make_tenant_token()
+            self.site.write_inventories(
+                provider_variables(self.site), tenant_variables(self.base_iso, self.iso, self.auto_start)
+            )
             step.result(self.site.url)
 
-    def prepare_template(self) -> None:
-        site = self.site
-        site.make_tenant_token()
-        self.iso = self.directory / f"{TEMPLATE}.iso"
-        site.write_inventories(provider_variables(site), tenant_variables(self._base, self.iso, self.auto_start))
+    def activate(self) -> None:
         with self._step("activate", "Provider: activate cold migration (playbook activate)") as step:
-            site.playbook("provider", "activate")
-            step.result(f"for the organization {site.organization}")
+            self.site.playbook("provider", "activate")
+            step.result(f"for the organization {self.site.organization}")
+
+    def make_iso(self) -> None:
+        """The template and its ISO, both by the tenant; the base image is the provider's."""
         with self._step("template", "Tenant: create a template (playbook template)") as step:
-            site.playbook("tenant", "template")
+            self.site.playbook("tenant", "template")
             waits = "starts by itself" if self.auto_start else "asks for confirmation"
             step.result(f"{TEMPLATE}: {VDC}, {STORAGE_PROFILE}, {NETWORK}; {waits}; powers on")
+        with self._step("base ISO", "Provider: build the base ISO (or take it from the cache)") as step:
+            facts = sites.build_base_iso(self.directory / "logs/iso-build.log")
+            self.base_iso.unlink(missing_ok=True)
+            self.base_iso.symlink_to(facts["path"])
+            self.outcome.base_iso_bytes = facts["size_bytes"]
+            step.result(mib(facts["size_bytes"]))
         with self._step("ISO", "Tenant: make its ISO (playbook iso)") as step:
-            site.playbook("tenant", "iso")
+            self.site.playbook("tenant", "iso")
             self.outcome.iso_bytes = self.iso.stat().st_size
             step.result(mib(self.outcome.iso_bytes))
 
@@ -241,11 +253,15 @@ class Story:
             smbios=Smbios(),
         )
 
+    def power_on_source(self) -> Running:
+        """Boots the source from the ISO."""
+        self._source = self._stack.enter_context(self.source_machine().start())
+        return self._source
+
     def boot_source(self) -> None:
         title = f"Boot the source from the ISO ({self.firmware.upper()}, {SOURCE_MEMORY_MIB} MiB, {accelerator()})"
         with self._step("source boot", title) as step:
-            machine = self.source_machine()
-            self._source = self._stack.enter_context(machine.start())
+            self.power_on_source()
             wanted = ("waiting",) if not self.auto_start else ("confirmed", "copying", "copied")
             migration = self.site.wait_for_migration(wanted, scaled(90), tick=self._watch_source)
             self.outcome.migration = migration
@@ -313,6 +329,7 @@ class Story:
 
     def check_source_untouched(self) -> None:
         with self._step("source check", "Power the source off; are its disks untouched?") as step:
+            self.source.wait_for("You can power off this machine now", 30)
             self.outcome.source_stats = self.source.block_stats()
             self.source.stop()
             for index, stats in enumerate(self.outcome.source_stats):
@@ -348,12 +365,11 @@ class Story:
             expect("VM's disks", list(vm.disk_bytes), [-(-d["size_bytes"] // MIB) * MIB for d in machine["disks"]])
             expect("VM's power", vm.powered_on, True)
             expect("number of NICs", len(vm.nics), len(machine["nics"]))
-            user = "acme-admin"
             session = sites.CloudSession(
                 self.site.simulated,
                 self.site.organization,
-                user,
-                self.site.simulated["vcd"]["organizations"][self.site.organization]["users"][user]["password"],
+                TENANT_USER,
+                self.site.simulated["vcd"]["organizations"][self.site.organization]["users"][TENANT_USER]["password"],
             )
             refs = migration["refs"]
             cloud = session.vm(refs["vcd_vm"], refs["vcd_vapp"])
@@ -460,17 +476,21 @@ VSPHERE_NICS = {"VirtualVmxnet3": "vmxnet3", "VirtualE1000e": "e1000e", "Virtual
 
 def provider_variables(site: sites.Site) -> dict[str, Any]:
     """The provider's inventory variables; passwords come from the environment."""
+    variables: dict[str, Any] = {"coldmig_organizations": [site.organization]}
+    if not site.simulated:
+        return variables
     vcenter = site.simulated["vcenter"]
-    return {
-        "coldmig_organizations": [site.organization],
-        "finish_vcenter_datacenter": vcenter["datacenter"],
-        "finish_vcenter_folder": vcenter["folders"][0],
-        "finish_vcenter_resource_pool": vcenter["resource_pools"][0],
-        "finish_vcenter_datastore": vcenter["datastore"],
+    return variables | {
+        "finish_datacenter": vcenter["datacenter"],
+        "finish_folder": vcenter["folders"][0],
+        # One that backs no VDC, so that Cloud Director does not discover the VM before it is imported.
+        "finish_resource_pool": vcenter["resource_pools"][0],
+        "finish_datastore": vcenter["datastore"],
+        "finish_owner": TENANT_USER,
     }
 
 
-def tenant_variables(base: Path | None, iso: Path, auto_start: bool) -> dict[str, Any]:
+def tenant_variables(base: Path, iso: Path, auto_start: bool) -> dict[str, Any]:
     """The tenant's inventory variables."""
     return {
         "coldmig_templates": [

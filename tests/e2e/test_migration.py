@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whole migrations of a real machine, and what the agent says on its console when the site is not as it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.qemu import Firmware, scaled
+from e2e.site import ORGANIZATION, ApiError, Site
+from e2e.story import Plain, Story, sha256
+
+pytestmark = [pytest.mark.slow, pytest.mark.e2e]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[Path]:
+    """A directory whose big images are gone after the test; the logs stay as long as pytest keeps them."""
+    yield tmp_path
+    for path in tmp_path.rglob("*"):
+        if path.is_file() and path.suffix in (".raw", ".qcow2", ".iso", ".vmdk", ".pack"):
+            path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("firmware", "auto_start"),
+    [(Firmware.BIOS, True), (Firmware.UEFI, False)],
+    ids=["bios-auto-start", "uefi-confirmed"],
+)
+def test_a_machine_moves_and_boots_where_it_arrived(directory: Path, firmware: Firmware, auto_start: bool) -> None:
+    with Story(directory, Plain(), firmware, auto_start) as story:
+        outcome = story.tell()  # its checks are assertions: found hardware, untouched source, equal disks, login prompt
+        transitions = [item["to"] for item in reversed(story.site.audit(outcome.migration["id"])) if item["to"]]
+        confirmers = [item["actor"] for item in story.site.audit(outcome.migration["id"]) if item["to"] == "confirmed"]
+    beginning = ["confirmed"] if auto_start else ["waiting", "confirmed"]
+    assert sorted(set(transitions), key=transitions.index) == [
+        *beginning, "copying", "copied", "importing", "finished"
+    ]  # fmt: skip
+    assert all(ORGANIZATION in actor for actor in confirmers) or auto_start
+    assert outcome.guest_says["data"] == "intact"
+    assert all(disk["verified"] for disk in outcome.migration["disks"])
+    assert sum(disk["stored_bytes"] for disk in outcome.migration["disks"]) < sum(
+        disk["size_bytes"] for disk in outcome.migration["disks"]
+    )
+
+
+def test_the_console_says_what_is_wrong_with_the_site_and_the_agent_goes_on_when_it_is_right(directory: Path) -> None:
+    with Story(directory, Plain()) as story:
+        story.make_source()
+        story.start_gateway()
+        story.make_iso()
+        site = story.site
+        site.stop_gateway()
+        source = story.power_on_source()
+
+        source.wait_for(rf"cannot reach https://10\.0\.2\.2:{site.port}: connection refused", 90)
+
+        with Site(directory / "other", port=site.port) as other:
+            other.init_gateway()
+            other.start_gateway()
+            source.wait_for("certificate is not the one on this ISO", 30)
+            assert other.migrations() == []
+
+        site.start_gateway()
+        source.wait_for("not activated for cold migration", 30)
+        assert site.migrations() == []
+
+        story.activate()
+        migration = site.wait_for_migration(("waiting",), scaled(30))
+        source.wait_for("Waiting for confirmation", 15)
+
+        site.api("tenant").call("POST", f"/migrations/{migration['id']}/cancel", {"reason": "only a rehearsal"})
+        source.wait_for("(?i)canceled.*", 30)
+        with pytest.raises(ApiError) as refused:
+            site.api("tenant").call("POST", f"/migrations/{migration['id']}/confirm")
+        assert refused.value.status == 409
+
+        assert all(stats.untouched for stats in source.block_stats())
+        source.stop()
+        assert [sha256(image) for image in story.disks.all] == story.outcome.source_sha256
