@@ -15,6 +15,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from coldmig_gateway import initialise
 from coldmig_gateway.api.app import PREFIX, create_app
@@ -179,9 +180,21 @@ class SiteKit:
 
 @cache
 def _application() -> FastAPI:
-    """One application for all tests of a process, for it takes long to make; each test gives it a site of its own."""
+    """One application for all tests of a process, for it takes long to make."""
     nowhere = Settings(state_dir=Path("/nonexistent"), names=["localhost"])
     return create_app(Context(nowhere, Database("sqlite://")))
+
+
+class _AtSite:
+    """The application at one of several sites."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = _application()
+        app.state.context = self._context
+        await app(scope, receive, send)
 
 
 @cache
@@ -206,9 +219,7 @@ def running_site(directory: Path) -> Iterator[SiteKit]:
     database = Database(settings.database)
     try:
         context = Context(settings, database)
-        app = _application()
-        app.state.context = context
-        with TestClient(app, raise_server_exceptions=False) as client:
+        with TestClient(_AtSite(context), raise_server_exceptions=False) as client:
             yield SiteKit(context, client, (state / "provider.token").read_text().strip())
     finally:
         database.close()
