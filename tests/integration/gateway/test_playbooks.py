@@ -51,7 +51,7 @@ class Side:
         output = self.directory / "inventory.json"
         done = self._run([BIN / "ansible-inventory", "-i", self.inventory, "--list", "--output", output])
         assert done.status == 0, done.text
-        listed: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"))
+        listed: dict[str, Any] = json.loads(output.read_text(encoding="utf-8"), object_hook=_plain)
         return listed
 
     def _run(self, command: list[Any]) -> Run:
@@ -66,6 +66,11 @@ class Side:
             timeout=300,
         )
         return Run(done.returncode, done.stdout)
+
+
+def _plain(value: dict[str, Any]) -> Any:
+    """Text that must not be taken as a template is listed as ``{"__ansible_unsafe": text}``."""
+    return value.get("__ansible_unsafe", value)
 
 
 def make_side(name: str, site: Any, token: str, directory: Path) -> Side:

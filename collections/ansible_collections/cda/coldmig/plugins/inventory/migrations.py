@@ -108,7 +108,6 @@ import re
 import sys
 import typing as t
 
-import ansible.template
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
 from ansible.utils.path import unfrackpath
@@ -120,9 +119,6 @@ from ansible_collections.cda.coldmig.plugins.module_utils._migration import STAT
 if t.TYPE_CHECKING:
     from ansible.inventory.data import InventoryData
     from ansible.parsing.dataloader import DataLoader
-
-# From ansible-core 2.19 on text is no template unless it is marked as one; before that it is unless it is marked as none.
-UNTRUSTED_BY_DEFAULT = hasattr(ansible.template, "trust_as_template")
 
 SUFFIXES = ("coldmig.yml", "coldmig.yaml")
 ALL = "coldmig_migrations"
@@ -158,7 +154,7 @@ def host_variables(migration: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
         "ansible_connection": "local",
         # Discovery might find another Python, one without the libraries that the modules need.
         "ansible_python_interpreter": sys.executable,
-        **{name: value if UNTRUSTED_BY_DEFAULT else wrap_var(value) for name, value in told.items()},
+        **{name: wrap_var(value) for name, value in told.items()},
     }
 
 
