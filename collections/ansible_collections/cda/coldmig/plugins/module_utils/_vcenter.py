@@ -334,13 +334,10 @@ class Vcenter:
         """
         if hint is not None:
             vm = vim.VirtualMachine(hint, self._stub)
-            try:
-                values = self.properties(vm, ["name", "config.extraConfig"])
-            except (vmodl.fault.ManagedObjectNotFound, vmodl.MethodFault):
-                values = {}
-            found = _marked(vm, values, migration_id)
-            if found is not None:
-                return found
+            with translated(f"reading VM {hint}"), contextlib.suppress(vmodl.fault.ManagedObjectNotFound):
+                found = _marked(vm, self.properties(vm, ["name", "config.extraConfig"]), migration_id)
+                if found is not None:
+                    return found
         matching = [
             found
             for vm, values in self.collect(self._content.rootFolder, vim.VirtualMachine, ["name", "config.extraConfig"])
@@ -375,6 +372,8 @@ class Vcenter:
                 sleep(5)
             except vmodl.MethodFault as fault:
                 raise VcenterError(f"removing VM {vm.name}: {describe_fault(fault)}") from fault
+            except (OSError, HTTPException) as error:
+                raise VcenterUnreachableError(f"removing VM {vm.name}: {_connection_trouble(error)}") from error
             else:
                 return
 

@@ -395,7 +395,9 @@ def import_vm(
         vm = FoundVm(entity, request.name, complete=True)
         vcenter.mark_complete(vm, timeout=timeout)
     except BaseException as error:
-        _abort(vcenter, lease, entity, request.migration_id, timeout=timeout, cause=error)
+        left_over = _abort(vcenter, lease, entity, request.migration_id, timeout=timeout)
+        if left_over and isinstance(error, ColdmigError):
+            raise VcenterError(f"{error}; {left_over}") from error
         raise
     return vm
 
@@ -520,18 +522,14 @@ def _compare_manifest(lease: t.Any, targets: Mapping[int, DeviceUrl], sent: Mapp
             raise UploadError(f"disk {index}: vCenter received other bytes than were sent ({received}, not {expected})")
 
 
-def _abort(
-    vcenter: Vcenter, lease: t.Any, entity: t.Any, migration_id: str, *, timeout: float, cause: BaseException
-) -> None:
-    """End the lease and make sure that the VM is gone. Never raises: the cause is what the caller has to see."""
-    reason = vmodl.LocalizedMethodFault(
-        fault=vim.fault.OvfImportFailed(), localizedMessage=str(cause)[:500] or type(cause).__name__
-    )
+def _abort(vcenter: Vcenter, lease: t.Any, entity: t.Any, migration_id: str, *, timeout: float) -> str:
+    """End the lease and make sure that the VM is gone. Never raises; gives what is wrong when the VM is still there."""
     with contextlib.suppress(vmodl.MethodFault, OSError, HTTPException):
-        lease.HttpNfcLeaseAbort(reason)
+        lease.HttpNfcLeaseAbort(None)
     try:
         left = vcenter.find_vm(migration_id, hint=entity._moId if entity is not None else None)
         if left is not None:
             vcenter.remove_vm(left, timeout=min(timeout, 60))
-    except (ColdmigError, vmodl.MethodFault) as error:
-        cause.add_note(f"also, the half-made VM could not be removed: {error}")
+    except ColdmigError as error:
+        return f"also, the half-made VM could not be removed: {error}"
+    return ""

@@ -1,0 +1,409 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole destination: a real gateway that holds really staged migrations, simulated vCenter and VCD, real modules."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from coldmig_wire.digest import chunk_digest
+from coldmig_wire.frames import Codec, Frame, FrameType
+from coldmig_wire.geometry import CHUNK, chunk_count, chunk_length
+from coldmig_wire.grains import encode_chunk, is_zero
+from simulators.run import Site, running
+from simulators.vcenter.build import BuildError, build
+
+ROOT = Path(__file__).resolve().parents[3]
+GATEWAY_SOURCE = ROOT / "gateway/src"
+START_TIMEOUT = 60.0
+ORGANIZATION = "acme"
+MIB = 1 << 20
+
+_serial = itertools.count(1)
+
+
+def _unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# --- the destination's two services -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def _site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    try:
+        build()
+    except BuildError as error:
+        pytest.skip(f"the vCenter simulator cannot be built: {error}")
+    with running(tmp_path_factory.mktemp("site"), task_seconds=0.2, inventory_lag=0.2) as site:
+        yield site
+
+
+@pytest.fixture
+def site(_site: Site) -> Iterator[Site]:
+    """Simulated vCenter and VCD. All that VCD answered must have been valid."""
+    yield _site
+    _site.vcenter.faults()
+    _site.vcenter.settings(lease_timeout_seconds=300, device_url_host="public")
+    _site.vcd.faults()
+    _site.vcd.settings(task_seconds=0.2, inventory_lag=0.2, idle_seconds=1800)
+    assert _site.vcd.call("GET", "violations")["violations"] == []
+
+
+# --- the gateway --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Gateway:
+    """A running gateway, with the provider's token."""
+
+    url: str
+    ca: Path
+    token: str
+
+    def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
+        """Ask the API beside the modules; the decoded answer."""
+        answer = requests.request(
+            method,
+            f"{self.url}/api/v1{path}",
+            json=body,
+            headers={"Authorization": f"Bearer {token or self.token}"},
+            verify=str(self.ca),
+            timeout=30,
+        )
+        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+    def migration(self, migration_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.call("GET", f"/migrations/{migration_id}")
+        return found
+
+    def audit(self, migration_id: str) -> list[str]:
+        """The events of the audit trail."""
+        return [item["event"] for item in self.call("GET", f"/migrations/{migration_id}/audit")["items"]]
+
+    def send(self, token: str, frames: bytes) -> None:
+        """Send frames as an agent does; all must be taken."""
+        answer = requests.post(
+            f"{self.url}/data/v1/frames",
+            data=frames,
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/vnd.coldmig.frames"},
+            verify=str(self.ca),
+            timeout=60,
+        )
+        assert answer.ok, answer.text
+        assert answer.json()["rejected"] == []
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """``coldmig-gateway init`` and ``serve``."""
+    # the control plane's socket lies in the state directory, and names of sockets must be short
+    directory = tmp_path_factory.mktemp("gw")
+    config, token_file, port = directory / "gateway.toml", directory / "token", _unused_port()
+    command = [sys.executable, "-m", "coldmig_gateway", "--config", str(config)]
+    environment = {**os.environ, "PYTHONPATH": str(GATEWAY_SOURCE)}
+    where = ["--state-dir", str(directory / "s"), "--name", "127.0.0.1", "--listen", "127.0.0.1", "--port", str(port)]
+    subprocess.run([*command, "init", *where, "--token-file", str(token_file)], env=environment, check=True, timeout=60)
+    log_path = directory / "gateway.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen([*command, "serve"], env=environment, stdout=log, stderr=log)
+    made = Gateway(
+        f"https://127.0.0.1:{port}", directory / "s/pki/ca.pem", token_file.read_text(encoding="ascii").strip()
+    )
+    try:
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            try:
+                if requests.get(f"{made.url}/api/v1/health", verify=str(made.ca), timeout=5).ok:
+                    break
+            except (requests.ConnectionError, requests.Timeout):
+                pass  # not yet
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"the gateway did not start:\n{log_path.read_text(encoding='utf-8', errors='replace')}")
+            time.sleep(0.2)
+        made.call("PUT", "/activation", {"active": True, "organizations": [ORGANIZATION]})
+        yield made
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+# --- a migration that is copied -----------------------------------------------------------------------------------
+
+
+def describe(name: str, disks: list[Path], **changes: Any) -> dict[str, Any]:
+    """A source machine as an agent describes it."""
+    machine: dict[str, Any] = {
+        "agent_version": "0.1.0",
+        "smbios_uuid": None,
+        "vendor": "QEMU",
+        "product": "Standard PC",
+        "serial": "S-1",
+        "firmware": "efi",
+        "secure_boot": False,
+        "live_boot_firmware": "efi",
+        "cpu": {"sockets": 2, "cores_per_socket": 2, "threads": 4, "model": "test"},
+        "memory_bytes": 1 << 30,
+        "nics": [
+            {
+                "name": f"ens{index}",
+                "mac": f"52:54:00:00:00:{index:02x}",
+                "permanent_mac": f"52:54:00:00:00:{index:02x}",
+                "driver": "virtio_net",
+                "speed_mbps": None,
+                "carrier": True,
+                "pci_id": None,
+            }
+            for index in range(2)
+        ],
+        "disks": [
+            {
+                "index": index,
+                "path": f"/dev/vd{'abcd'[index]}",
+                "size_bytes": disk.stat().st_size,
+                "logical_sector": 512,
+                "rotational": False,
+            }
+            for index, disk in enumerate(disks)
+        ],
+        "guest": {
+            "os_type": "linux",
+            "id": "debian",
+            "version": "12",
+            "pretty_name": "Debian GNU/Linux 12 (bookworm)",
+            "hostname": name,
+            "kernel": "6.1.0-28-amd64",
+            "drivers": ["vmw_pvscsi", "ahci", "vmxnet3", "e1000"],
+        },
+        "addresses": ["192.0.2.7"],
+        "name": name,
+        "warnings": [],
+    }
+    machine["guest"].update(changes.pop("guest", {}))
+    return {**machine, **changes}
+
+
+def make_disk(path: Path, megabytes: int, seed: int, *, odd_sectors: int = 0) -> Path:
+    """A disk with text, noise, zeros and a last chunk that is not full."""
+    noise = random.Random(seed)
+    with path.open("wb") as file:
+        for number in range(megabytes):
+            kind = number % 4
+            if kind == 0:
+                file.write(b"all work and no play " * (MIB // 21) + b"." * (MIB % 21))
+            elif kind == 1:
+                file.write(noise.randbytes(MIB))
+            else:
+                file.seek(MIB, os.SEEK_CUR)
+        file.truncate(megabytes * MIB + odd_sectors * 512)
+    return path
+
+
+def frames_of(disk: Path, index: int) -> Iterator[bytes]:
+    """All of a disk as frames."""
+    size = disk.stat().st_size
+    with disk.open("rb") as file:
+        for chunk in range(chunk_count(size)):
+            raw = file.read(chunk_length(chunk, size))
+            if is_zero(raw):
+                yield Frame(FrameType.ZERO_RUN, Codec.RAW, index, chunk, 1, 0, bytes(32)).pack()
+                continue
+            payload = encode_chunk(raw)
+            header = Frame(FrameType.DATA, Codec.GRAINS, index, chunk, len(raw), len(payload), chunk_digest(raw))
+            yield header.pack() + payload
+
+
+@dataclass
+class Staged:
+    """A migration in the state ``copied``, and the disks that it was copied from."""
+
+    id: str
+    name: str
+    disks: list[Path]
+
+
+Stage = Callable[..., Staged]
+"""Called with: destination, power_on, sizes (MiB per disk), copied, and changes to the machine."""
+
+
+@pytest.fixture(scope="session")
+def stage(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    """Makes a migration through the gateway's own API: template, ISO credential, enrolment, frames, verification."""
+
+    folder = tmp_path_factory.mktemp("disks")
+
+    def make(
+        *,
+        destination: dict[str, Any] | None = None,
+        power_on: bool = False,
+        sizes: tuple[int, ...] = (6,),
+        copied: bool = True,
+        **changes: Any,
+    ) -> Staged:
+        number = next(_serial)
+        name = f"erp-db-{number:02d}"
+        wanted = {"vdc": "acme-production", "networks": [{"network": "acme-web"}], **(destination or {})}
+        template = gateway.call(
+            "POST",
+            "/templates",
+            {
+                "name": f"t-{number}",
+                "organization": ORGANIZATION,
+                "destination": wanted,
+                "auto_start": True,
+                "power_on": power_on,
+            },
+        )
+        credential = gateway.call("POST", f"/templates/{template['id']}/iso-credentials", {"ttl_hours": 1})
+        disks = [
+            make_disk(folder / f"{name}-{index}.raw", size, number * 10 + index, odd_sectors=7 * index)
+            for index, size in enumerate(sizes)
+        ]
+        session = gateway.call("POST", "/enrolments", describe(name, disks, **changes), token=credential["credential"])
+        migration_id = str(session["migration_id"])
+        if copied:
+            for index, disk in enumerate(disks):
+                gateway.send(session["session_token"], b"".join(frames_of(disk, index)))
+            deadline = time.monotonic() + 60
+            while (state := gateway.migration(migration_id)["state"]) != "copied":
+                assert time.monotonic() < deadline, f"the migration is still {state}"
+                time.sleep(0.1)
+        return Staged(migration_id, name, disks)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def untouched(stage: Stage) -> Staged:
+    """A migration that no test may change."""
+    return stage(sizes=(1,))
+
+
+# --- the modules --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Destination:
+    """Runs the two modules as processes of their own, with their arguments as JSON, as Ansible does."""
+
+    site: Site
+    gateway: Gateway
+    finished: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(self, module: str, migration_id: str, *, check: bool = False, **options: Any) -> subprocess.Popen[str]:
+        """Start a module; options given here replace the usual ones, None takes one away."""
+        arguments = {
+            "gateway_url": self.gateway.url,
+            "gateway_token": self.gateway.token,
+            "gateway_ca_path": str(self.gateway.ca),
+            "migration": migration_id,
+            **(self._vcenter() if module == "vcenter_vm" else self._vcd()),
+            "_ansible_check_mode": check,
+            "_ansible_diff": True,
+            **options,
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"ansible_collections.cda.coldmig.plugins.modules.{module}"],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "collections")},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(
+            json.dumps({"ANSIBLE_MODULE_ARGS": {k: v for k, v in arguments.items() if v is not None}})
+        )
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+    def __call__(self, module: str, migration_id: str, **options: Any) -> dict[str, Any]:
+        """The module's result; ``failed`` is in it when it failed."""
+        process = self.start(module, migration_id, **options)
+        output, errors = process.communicate(timeout=120)
+        assert output.strip(), f"{module} gave no result:\n{errors}"
+        result: dict[str, Any] = json.loads(output)
+        assert "Traceback" not in json.dumps(result), result
+        return result
+
+    def vcenter(self, migration_id: str, **options: Any) -> dict[str, Any]:
+        return self("vcenter_vm", migration_id, **options)
+
+    def vcd(self, migration_id: str, **options: Any) -> dict[str, Any]:
+        return self("vcd_vm", migration_id, **options)
+
+    def _vcenter(self) -> dict[str, Any]:
+        where = self.site.state["vcenter"]
+        return {
+            "hostname": where["host"],
+            "port": where["port"],
+            "username": where["username"],
+            "password": where["password"],
+            "ca_path": str(self.site.ca),
+            "datacenter": where["datacenter"],
+            "cluster": where["cluster"],
+            "resource_pool": "coldmig-staging",
+            "folder": "coldmig-staging",
+            "datastore": where["datastore"],
+            "wait_timeout": 30,
+        }
+
+    def _vcd(self) -> dict[str, Any]:
+        where = self.site.state["vcd"]
+        return {
+            "vcd_url": where["url"],
+            "vcd_user": "administrator",
+            "vcd_password": where["users"]["administrator"]["password"],
+            "vcd_ca_path": str(self.site.ca),
+            "vcenter": where["virtual_center"],
+            "wait_timeout": 30,
+        }
+
+
+@pytest.fixture
+def destination(site: Site, gateway: Gateway) -> Destination:
+    return Destination(site, gateway)
+
+
+def vms_of(site: Site, migration_id: str) -> list[dict[str, Any]]:
+    """The VMs in vCenter that carry this migration's id."""
+    return [vm for vm in site.vcenter.vms() if vm["extra_config"].get("guestinfo.coldmig.id") == migration_id]
+
+
+def vapps_of(site: Site, name: str) -> list[dict[str, Any]]:
+    """The vApps in VCD whose name begins so, in whatever state."""
+    return [vapp for vapp in site.vcd.call("GET", "vapps") if vapp["name"].startswith(name)]
+
+
+def assert_same_content(received: dict[str, Any], source: Path) -> None:
+    """What arrived is a sound VMDK with the source's content; beyond its end there may be zeros up to a MiB."""
+    subprocess.run(["qemu-img", "check", "-f", "vmdk", received["path"]], check=True, capture_output=True)
+    compared = subprocess.run(
+        ["qemu-img", "compare", "-f", "raw", "-F", "vmdk", str(source), received["path"]],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert compared.returncode == 0, compared.stdout + compared.stderr
+    assert received["capacity_bytes"] == -(-source.stat().st_size // CHUNK) * CHUNK
