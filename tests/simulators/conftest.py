@@ -8,14 +8,15 @@ import http.client
 import json
 import ssl
 import subprocess
-import threading
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+
 from simulators.run import Site, running
 from simulators.vcenter.build import BuildError, build
 
@@ -39,7 +40,7 @@ def site(_site: Site) -> Iterator[Site]:
     _site.vcenter.faults()
     _site.vcenter.settings(lease_timeout_seconds=300, device_url_host="public")
     _site.vcd.faults()
-    _site.vcd.settings(task_seconds=0.2, inventory_lag=0.2, idle_seconds=1800)
+    _site.vcd.settings(task_seconds=0.2, inventory_lag=0.2, idle_seconds=1800, discovery_seconds=180)
     assert _site.vcd.call("GET", "violations")["violations"] == []
 
 
@@ -66,10 +67,7 @@ class Vcenter:
     """A pyvmomi session: the client that is not ours."""
 
     site: Site
-    folder: Path
     instance: Any = None
-    count: int = 0
-    made: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         from pyVim.connect import SmartConnect
@@ -85,7 +83,7 @@ class Vcenter:
         self.datacenter = self.instance.content.rootFolder.childEntity[0]
         self.cluster = self.datacenter.hostFolder.childEntity[0]
 
-    def pool(self, name: str = "coldmig-staging") -> Any:
+    def pool(self, name: str) -> Any:
         return next(pool for pool in self.cluster.resourcePool.resourcePool if pool.name == name)
 
     def staging(self) -> Any:
@@ -116,12 +114,12 @@ class Vcenter:
             extraConfig=[vim.option.OptionValue(key="guestinfo.coldmig.id", value=name)],
         )  # fmt: skip
 
-    def lease(self, name: str, disks: list[int], nics: int = 0) -> Any:
+    def lease(self, name: str, disks: list[int], nics: int = 0, pool: str = "coldmig-staging") -> Any:
         """Start an import and wait until the lease is ready."""
         from pyVmomi import vim
 
         spec = vim.vm.VmImportSpec(configSpec=self.spec(name, disks, nics))
-        lease = self.pool().ImportVApp(spec, self.staging())
+        lease = self.pool(pool).ImportVApp(spec, self.staging())
         wait_until(lambda: lease.state != "initializing")
         return lease
 
@@ -141,10 +139,10 @@ class Vcenter:
             answer = connection.getresponse()
             return answer.status, answer.read().decode()
 
-    def vm(self, name: str, vmdks: list[Path], nics: int = 0) -> Any:
+    def vm(self, name: str, vmdks: list[Path], nics: int = 0, pool: str = "coldmig-staging") -> Any:
         """Import a whole VM."""
         sizes = [json.loads(_qemu_info(vmdk))["virtual-size"] >> 20 for vmdk in vmdks]
-        lease = self.lease(name, sizes, nics)
+        lease = self.lease(name, sizes, nics, pool)
         for url, vmdk in zip(lease.info.deviceUrl, vmdks, strict=True):
             assert self.upload(url.url, vmdk) == (200, "")
         vm = lease.info.entity
@@ -157,21 +155,20 @@ def _qemu_info(path: Path) -> bytes:
 
 
 def wait_until(probe: Any, timeout: float = 20.0) -> Any:
-    """Poll until the probe gives something true."""
-    pause = threading.Event()
-    waited = 0.0
-    while waited < timeout:
-        if value := probe():
+    """Poll until the probe gives something that is neither None nor False."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        value = probe()
+        if value is not None and value is not False:
             return value
-        pause.wait(0.05)
-        waited += 0.05
+        time.sleep(0.05)
     raise TimeoutError("it did not happen")
 
 
 @pytest.fixture
-def vcenter(site: Site, tmp_path: Path) -> Iterator[Vcenter]:
+def vcenter(site: Site) -> Iterator[Vcenter]:
     from pyVim.connect import Disconnect
 
-    client = Vcenter(site, tmp_path)
+    client = Vcenter(site)
     yield client
     Disconnect(client.instance)

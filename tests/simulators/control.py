@@ -8,7 +8,6 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -75,7 +74,12 @@ class Control:
         Raises:
             TimeoutError: it did not happen.
         """
-        return _until(lambda: next(iter(self.events(kind, after)), None), timeout, kind)
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            if found := self.events(kind, after):
+                return found[0]
+            time.sleep(0.05)
+        raise TimeoutError(f"no {kind} within {timeout} s")
 
 
 class VcenterControl(Control):
@@ -100,8 +104,8 @@ class VcenterControl(Control):
     def disks_of(self, name_or_id: str) -> list[dict[str, Any]]:
         """Give the disks of a complete VM in their order (by controller, then unit).
 
-        Each has `path` (the VMDK as it was received), `size`, `sha1`, `sha256` of that file, and of the VM's disk `controller`
-        (vSphere class), `bus`, `unit`, `key`, `capacity_bytes`.
+        Each has `path` (the VMDK as it was received), `size`, `sha1`, `sha256` of that file, and of the VM's disk
+        `controller` (vSphere class), `bus`, `unit`, `key`, `capacity_bytes`.
 
         Raises:
             LookupError: there is no such VM, or a disk was not received.
@@ -113,12 +117,3 @@ class VcenterControl(Control):
                 raise LookupError(f"{name_or_id}: disk {disk['key']} ({disk['label']}) was not received")
             disks.append({**received, **{key: disk[key] for key in disk if key != "received"}})
         return disks
-
-
-def _until(probe: Callable[[], Any], timeout: float, what: str) -> Any:
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if found := probe():
-            return found
-        time.sleep(0.05)
-    raise TimeoutError(f"no {what} within {timeout} s")

@@ -69,7 +69,10 @@ class Site:
 
 
 class _Child:
-    """A simulator process: configured by a file, ready when it prints a line, ended by SIGTERM or by our end of its stdin."""
+    """A simulator process: configured by a file, ready when it prints a line.
+
+    SIGTERM ends it, and so does the end of its stdin, which comes even when we are killed.
+    """
 
     def __init__(self, name: str, command: list[str], config: dict[str, Any], folder: Path) -> None:
         self.name = name
@@ -83,7 +86,7 @@ class _Child:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(HERE.parent)},
-                start_new_session=True,  # a Ctrl-C at the terminal is for the launcher, which stops the children in order
+                start_new_session=True,  # a Ctrl-C is for the launcher, which stops the children in order
             )
 
     def ready(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
+
 from simulators import run as launcher
 from simulators.scenario import load
 from simulators.vcenter.build import BuildError, build

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from simulators.vcd.errors import ApiError
 from simulators.vcd.query import compile_filter, paginate
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 from lxml import etree
+
 from simulators.vcd.markup import NSMAP
 from simulators.vcd.schemas import Judge, folder, order_errors
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 from lxml import etree
+
 from simulators.run import Site
 from simulators.vcd.schemas import folder as schema_folder
 
@@ -144,7 +145,7 @@ def tenant(site: Site) -> Api:
 
 
 @pytest.fixture
-def make(vcenter: Vcenter, tmp_path: Path) -> Iterator[Callable[..., str]]:
+def make(vcenter: Vcenter, tmp_path: Path) -> Callable[..., str]:
     """Make a VM in vCenter that VCD knows, and give its moref."""
     vmdk = make_vmdk(tmp_path)
 
@@ -154,7 +155,7 @@ def make(vcenter: Vcenter, tmp_path: Path) -> Iterator[Callable[..., str]]:
             time.sleep(0.25)
         return moref
 
-    yield vm
+    return vm
 
 
 def refused(answer: requests.Response, status: int, minor: str) -> str:
@@ -427,7 +428,10 @@ def test_name_of_a_vapp_is_taken_once_per_vdc(api: Api, make: Callable[..., str]
 
 def test_disk_gets_the_storage_profile_of_its_own(api: Api, make: Callable[..., str]) -> None:
     gold = api.vdc()["storage_profiles"]["silver"]["id"]
-    disks = f'<x:ImportedDisk instanceId="2000"><x:VdcStorageProfile href="{api.url}/api/vdcStorageProfile/{gold}"/></x:ImportedDisk>'
+    disks = (
+        f'<x:ImportedDisk instanceId="2000"><x:VdcStorageProfile href="{api.url}/api/vdcStorageProfile/{gold}"/>'
+        "</x:ImportedDisk>"
+    )
     _, vm = api.imported(make(), "per-disk", disks=disks)
     settings = api.xml(vm).find(f"{V}VmSpecSection/{V}DiskSection/{V}DiskSettings")
     assert settings.find(f"{V}StorageProfile").get("name") == "silver"
@@ -461,12 +465,27 @@ def test_standalone_vm_hides_its_vapp(api: Api, make: Callable[..., str]) -> Non
     assert parent.find(f"{V}autoNature").text == "true"
 
 
+def test_vm_in_a_pool_of_a_vdc_is_discovered_and_can_not_be_imported(
+    api: Api, vcenter: Vcenter, tmp_path: Path
+) -> None:
+    api.site.vcd.settings(discovery_seconds=0.3)
+    moref = vcenter.vm("misplaced", [make_vmdk(tmp_path)], pool="acme-lab")._moId
+    time.sleep(0.5)
+    answer = api.call("POST", f"{api.importer}/importVmAsVApp", api.params(moref, "late"), IMPORT)
+    assert "already managed" in refused(answer, 400, "BAD_REQUEST")
+    found = next(vapp for vapp in api.site.vcd.call("GET", "vapps") if vapp["name"].startswith("Discovered misplaced"))
+    assert (found["owner"], found["vdc"], found["vms"][0]["moref"]) == ("system", "acme-lab", moref)
+    api.xml(f"/api/vApp/vapp-{found['id']}")
+
+
 # after the import
 
 
 def networks(api: Api, *names: str, extra: str = "") -> str:
+    ids = {name: api.vdc()["networks"][name]["id"] for name in names}
     configs = "".join(
-        f'<NetworkConfig networkName="{name}"><Configuration><ParentNetwork href="{api.url}/api/network/{api.vdc()["networks"][name]["id"]}"/>'
+        f'<NetworkConfig networkName="{name}"><Configuration>'
+        f'<ParentNetwork href="{api.url}/api/network/{ids[name]}"/>'
         "<FenceMode>bridged</FenceMode></Configuration></NetworkConfig>"
         for name in names
     )
@@ -479,7 +498,8 @@ def nic(index: int, network: str, mode: str = "DHCP", *, mac: str = "", ip: str 
         + (f"<IpAddress>{ip}</IpAddress>" if ip else "")
         + f"<IsConnected>{connected}</IsConnected>"
         + (f"<MACAddress>{mac}</MACAddress>" if mac else "")
-        + f"<IpAddressAllocationMode>{mode}</IpAddressAllocationMode><NetworkAdapterType>VMXNET3</NetworkAdapterType></NetworkConnection>"
+        + f"<IpAddressAllocationMode>{mode}</IpAddressAllocationMode>"
+        + "<NetworkAdapterType>VMXNET3</NetworkAdapterType></NetworkConnection>"
     )
 
 
@@ -515,8 +535,10 @@ def test_networks_and_adapters_reach_the_vm_in_vcenter(api: Api, make: Callable[
     assert found.findtext(f"{V}PrimaryNetworkConnectionIndex") == "1"
     cards = api.site.vcenter.vm(moref)["nics"]
     assert [(card["type"], card["network"], card["connected"]) for card in cards] == [
-        ("VirtualVmxnet3", "pg-acme-web", True), ("VirtualVmxnet3", "pg-acme-db", True), ("VirtualVmxnet3", "VM Network", False),
-    ]  # fmt: skip
+        ("VirtualVmxnet3", "pg-acme-web", True),
+        ("VirtualVmxnet3", "pg-acme-db", True),
+        ("VirtualVmxnet3", "VM Network", False),
+    ]
     assert cards[1]["mac"] == "00:16:3e:aa:bb:01"
     assert cards[0]["mac"].startswith("00:50:56:")
     config = {item.get("networkName") for item in api.xml(section).iterfind(f"{V}NetworkConfig")}
@@ -595,9 +617,10 @@ def test_reconfigure_changes_several_things_in_one_task(api: Api, make: Callable
     moref = make()
     _, vm = api.imported(moref, "reconfigured")
     body = (
-        f'<Vm {NAMESPACES} name="renamed"><Description>new</Description><GuestCustomizationSection><ovf:Info>i</ovf:Info>'
-        "<Enabled>false</Enabled><ComputerName>x1</ComputerName></GuestCustomizationSection>"
-        '<VmSpecSection Modified="true"><ovf:Info>i</ovf:Info><NumCpus>4</NumCpus><NumCoresPerSocket>2</NumCoresPerSocket>'
+        f'<Vm {NAMESPACES} name="renamed"><Description>new</Description>'
+        "<GuestCustomizationSection><ovf:Info>i</ovf:Info><Enabled>false</Enabled><ComputerName>x1</ComputerName></GuestCustomizationSection>"
+        '<VmSpecSection Modified="true"><ovf:Info>i</ovf:Info><NumCpus>4</NumCpus>'
+        "<NumCoresPerSocket>2</NumCoresPerSocket>"
         "<MemoryResourceMb><Configured>2048</Configured></MemoryResourceMb><HardwareVersion>vmx-19</HardwareVersion>"
         "</VmSpecSection></Vm>"
     )
@@ -623,7 +646,7 @@ def test_running_task_makes_the_vapp_and_its_vms_busy(api: Api, make: Callable[.
     assert "busy completing an operation vappDeploy" in refused(
         api.call("POST", f"{vapp}/metadata", metadata, METADATA), 400, "BUSY_ENTITY"
     )
-    refused(api.call("DELETE", vapp), 400, "BAD_REQUEST" if False else "BUSY_ENTITY")
+    refused(api.call("DELETE", vapp), 400, "BUSY_ENTITY")
     seen = {api.xml(etree.fromstring(answer.content).get("href", "")).get("status")}
     assert seen <= {"queued", "running"}
     assert api.wait(answer).get("status") == "success"
@@ -653,7 +676,8 @@ def test_metadata_is_found_again_and_private_metadata_is_hidden(
     vapp, _ = api.imported(make(), "tagged")
     value = uuid.uuid4().hex
     entries = (
-        f'<MetadataEntry><Key>coldmig.id</Key><TypedValue xsi:type="MetadataStringValue"><Value>{value}</Value></TypedValue></MetadataEntry>'
+        '<MetadataEntry><Key>coldmig.id</Key><TypedValue xsi:type="MetadataStringValue">'
+        f"<Value>{value}</Value></TypedValue></MetadataEntry>"
         '<MetadataEntry><Domain visibility="PRIVATE">SYSTEM</Domain><Key>secret</Key>'
         '<TypedValue xsi:type="MetadataStringValue"><Value>s</Value></TypedValue></MetadataEntry>'
     )

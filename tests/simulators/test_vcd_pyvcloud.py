@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from lxml import etree
+
 from simulators.run import Site
 
 from .conftest import Vcenter, make_vmdk

@@ -44,7 +44,7 @@ def _page(request: Request, values: list[dict[str, Any]]) -> Answer:
 
 
 def _flatten(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, dict):
             found |= _flatten(item, f"{prefix}{key}.")

@@ -35,6 +35,7 @@ from simulators.vcd.model import (
     Vm,
 )
 from simulators.vcd.records import KINDS, find_records
+from simulators.vcd.schemas import ORDER
 from simulators.vcd.views import adapter_of
 
 routes = Routes()
@@ -148,7 +149,7 @@ def _start(
     request: Request, entity: Vm | VApp, operation_name: str, operation: str, work: Callable[[Task], None]
 ) -> Answer:
     org = (entity.vapp if isinstance(entity, Vm) else entity).vdc.org
-    return _task_answer(request, request.site.start(entity, org, request.user, operation_name, operation, work))
+    return _task_answer(request, request.site.start(entity, org, request.user, (operation_name, operation), work))
 
 
 def _describe(verb: str, entity: Entity) -> str:
@@ -360,7 +361,8 @@ def _check_name(value: str | None, what: str) -> str:
 def _check_computer_name(value: str | None) -> None:
     if value is not None and not _COMPUTER_NAME.fullmatch(value):
         raise bad_request(
-            f"The computer name {value!r} is not valid: letters, digits and hyphens, not only digits, at most 63 characters."
+            f"The computer name {value!r} is not valid: letters, digits and hyphens, not only digits, "
+            "at most 63 characters."
         )
 
 
@@ -409,8 +411,9 @@ def _make_vm(request: Request, document: etree._Element, vapp: VApp, source: dic
     fallback = re.sub(r"[^A-Za-z0-9-]", "-", vm_name)[:15].strip("-") or "vm"
     # what VCD sets by itself: customization is on, and would run at the first power-on
     vm.customization = {
-        "Enabled": True, "ChangeSid": False, "VirtualMachineId": vm.id, "JoinDomainEnabled": False, "UseOrgSettings": False,
-        "AdminPasswordEnabled": True, "AdminPasswordAuto": True, "AdminAutoLogonEnabled": False, "AdminAutoLogonCount": 0,
+        "Enabled": True, "ChangeSid": False, "VirtualMachineId": vm.id, "JoinDomainEnabled": False,
+        "UseOrgSettings": False, "AdminPasswordEnabled": True, "AdminPasswordAuto": True,
+        "AdminAutoLogonEnabled": False, "AdminAutoLogonCount": 0,
         "ResetPasswordRequired": False, "ComputerName": computer_name or fallback,
     }  # fmt: skip
     return vm
@@ -499,7 +502,7 @@ def import_as_vapp(request: Request, key: str) -> Answer:
 
     request.site.vapps[vapp.id] = vapp
     request.site.start(
-        vapp, vapp.vdc.org, request.site.system_user, "importSingletonVapp", _describe("Importing", vapp), work
+        vapp, vapp.vdc.org, request.site.system_user, ("importSingletonVapp", _describe("Importing", vapp)), work
     )
     return Answer(201, request.views.vapp(vapp), Media.VAPP, {"Location": request.views.entity_href(vapp)})
 
@@ -523,7 +526,7 @@ def import_vm(request: Request, key: str) -> Answer:
     request.site.vapps[vapp.id] = vapp
     request.site.vms[vm.id] = vm
     vapp.vms.append(vm)
-    request.site.start(vm, vapp.vdc.org, request.site.system_user, "importVm", _describe("Importing", vm), work)
+    request.site.start(vm, vapp.vdc.org, request.site.system_user, ("importVm", _describe("Importing", vm)), work)
     return Answer(201, request.views.vm(vm), Media.VM, {"Location": request.views.entity_href(vm)})
 
 
@@ -764,7 +767,8 @@ def _nic(request: Request, vm: Vm, element: etree._Element, others: list[Nic], *
     network = vm.vapp.networks.get(network_name)
     if network is None and network_name != "none":
         raise bad_request(
-            f"{label}: the vApp {vm.vapp.name} has no network {network_name!r}; it has {sorted(vm.vapp.networks)} and none"
+            f"{label}: the vApp {vm.vapp.name} has no network {network_name!r}; "
+            f"it has {sorted(vm.vapp.networks)} and none"
         )
     old = next((nic for nic in vm.nics if nic.index == index), None)
     adapter = _text(element, "NetworkAdapterType") or (old.adapter if old else "VMXNET3")
@@ -793,12 +797,12 @@ def _nic(request: Request, vm: Vm, element: etree._Element, others: list[Nic], *
         adapter,
         mode,
         connected,
-        _address(site, vm, network, mode, _text(element, "IpAddress"), label),
+        _address(site, vm, network, mode=mode, given=_text(element, "IpAddress"), label=label),
         _is_true(element.get("needsCustomization")),
     )
 
 
-def _address(site: Any, vm: Vm, network: VAppNetwork | None, mode: str, given: str | None, label: str) -> str | None:
+def _address(site: Any, vm: Vm, network: VAppNetwork | None, *, mode: str, given: str | None, label: str) -> str | None:
     parent = None if network is None else network.parent
     if mode == "POOL":
         if parent is None:
@@ -868,8 +872,6 @@ def _customization_change(vm: Vm, document: etree._Element) -> Callable[[], None
 
 
 def _in_schema_order(values: dict[str, object]) -> dict[str, object]:
-    from simulators.vcd.schemas import ORDER
-
     order = [etree.QName(tag).localname for tag in ORDER[name("GuestCustomizationSection")]]
     return {key: values[key] for key in order if key in values}
 

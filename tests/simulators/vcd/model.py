@@ -8,6 +8,7 @@ import datetime
 import ipaddress
 import json
 import secrets
+import sys
 import threading
 import time
 import uuid
@@ -38,6 +39,12 @@ NIC_TYPES = {
 def now() -> str:
     """The time as XML Schema writes it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _arrival(vm: dict[str, Any]) -> float:
+    """When the vCenter had a VM complete (seconds since the epoch); 0 for one that came without disks."""
+    stamps = [disk["received"]["completed_at"] for disk in vm["disks"] if disk["received"]]
+    return max((datetime.datetime.fromisoformat(stamp).timestamp() for stamp in stamps if stamp), default=0.0)
 
 
 @dataclass(eq=False)
@@ -227,6 +234,7 @@ class Site:
         self.task_seconds: float = config["task_seconds"]
         self.inventory_lag: float = config["inventory_lag"]
         self.idle_seconds: float = 1800.0
+        self.discovery_seconds: float = 180.0
         self.faults = Faults()
         self.violations: list[str] = []
         self.requests: list[dict[str, Any]] = []
@@ -310,23 +318,32 @@ class Site:
     # the vCenter
 
     def inventory(self) -> list[dict[str, Any]]:
-        """VMs of the vCenter that VCD knows by now: a VM that came by an import is known some time after its lease ended."""
+        """VMs of the vCenter that VCD knows by now: one that was imported is known some time after its lease ended."""
         known = []
-        horizon = time.time() - self.inventory_lag
+        backing = {vdc.resource_pool: vdc for vdc in self.vdcs.values()}
         for vm in self.vcenter.vms():
-            if vm["leased"]:
+            age = time.time() - _arrival(vm)
+            if vm["leased"] or age < self.inventory_lag:
                 continue
-            arrived = max(
-                (
-                    datetime.datetime.fromisoformat(disk["received"]["completed_at"]).timestamp()
-                    for disk in vm["disks"]
-                    if disk["received"] and disk["received"]["completed_at"]
-                ),
-                default=0.0,
-            )
-            if arrived <= horizon:
-                known.append(vm)
+            vdc = backing.get(vm["resource_pool"])
+            if vdc is not None and not vm["managed_by"] and age >= self.discovery_seconds:
+                vm["managed_by"] = self._discover(vm, vdc)
+            known.append(vm)
         return known
+
+    def _discover(self, found: dict[str, Any], vdc: Vdc) -> str:
+        """Take over a VM that lies in a pool of a VDC, as VCD does by itself every few minutes."""
+        suffix = secrets.token_hex(4)
+        name = f"Discovered {found['name']}-{suffix}"
+        vapp = VApp(str(uuid.uuid4()), name, vdc=vdc, owner=self.system_user, auto_nature=True, state=POWERED_OFF)
+        profile = next(iter(vdc.profiles.values()))
+        vm = Vm(str(uuid.uuid4()), found["name"], vapp=vapp, moref=found["id"], profile=profile)
+        vm.customization = {"Enabled": False, "ComputerName": "discovered"}
+        vapp.vms.append(vm)
+        self.vapps[vapp.id], self.vms[vm.id] = vapp, vm
+        by = f"urn:vcloud:vm:{vm.id}"
+        self.vcenter.call("POST", f"vms/{found['id']}/adopt", {"by": by})
+        return by
 
     def hardware(self, vm: Vm) -> dict[str, Any] | None:
         """The vCenter's view of a VM; None when it is gone there."""
@@ -403,17 +420,15 @@ class Site:
                 kind = "vm" if isinstance(locked, Vm) else "vapp"
                 raise busy(locked.name, f"com.vmware.vcloud.entity.{kind}:{locked.id}", locked.task.operation_name)
 
-    def start(
-        self, entity: Entity, org: Org, user: User, operation_name: str, operation: str, work: Callable[[Task], None]
-    ) -> Task:
-        """Make a task that does `work` (with the lock held) after a while.
+    def start(self, entity: Entity, org: Org, user: User, names: tuple[str, str], work: Callable[[Task], None]) -> Task:
+        """Make a task that does `work` (with the lock held) after a while; `names` are operationName and operation.
 
         Raises:
             ApiError: BUSY_ENTITY.
         """
         with self.lock:
             self.check_idle(entity)
-            task = Task(str(uuid.uuid4()), operation_name, operation, entity, org, user)
+            task = Task(str(uuid.uuid4()), *names, entity, org, user)
             self.tasks[task.id] = task
             for locked in self.locks(entity):
                 locked.task = task
@@ -441,6 +456,7 @@ class Site:
                 task.error = error
             except (ControlError, OSError) as error:
                 task.error = ApiError(500, "INTERNAL_SERVER_ERROR", f"vCenter: {error}")
+                print(f"task {task.operation_name}: {error}", file=sys.stderr, flush=True)
             if task.error is not None and isinstance(task.owner, VApp) and task.owner.state == UNRESOLVED:
                 task.owner.state = FAILED_CREATION
         time.sleep(self.task_seconds / 4)

@@ -115,7 +115,7 @@ def _comparison(attribute: str, operator: str, value: str) -> Predicate:
 
 
 def _same_href(found: str, value: str) -> bool:
-    """References are compared by the id they end with: /api/vdc/X and /api/admin/vdc/X are the same, and so is X alone."""
+    """Compare references by the id they end with: /api/vdc/X and /api/admin/vdc/X are the same, and so is X alone."""
     return found.rstrip("/").rsplit("/", 1)[-1] == value.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
 
 

@@ -272,8 +272,9 @@ _VAPP_ATTRIBUTES = {
     "isInMaintenanceMode", "isAutoNature", "isExpired",
 }  # fmt: skip
 _VM_ATTRIBUTES = {
-    "href", "name", "containerName", "container", "vdc", "isVAppTemplate", "isDeleted", "guestOs", "numberOfCpus", "memoryMB",
-    "status", "isDeployed", "isAutoNature", "storageProfileName", "org", "vc", "moref", "ownerName", "isBusy",
+    "href", "name", "containerName", "container", "vdc", "isVAppTemplate", "isDeleted", "guestOs", "numberOfCpus",
+    "memoryMB", "status", "isDeployed", "isAutoNature", "storageProfileName", "org", "vc", "moref", "ownerName",
+    "isBusy",
 }  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Judge XML documents by the public VCD schemas, where these are at hand.
 
-The schemas are data for tests and not part of the checkout: COLDMIG_VCD_SCHEMAS names their folder, and without it a folder
-`shared/vcd-schemas` next to the checkout is used. They describe the API as of version 9.1; elements that newer API versions
-added are taken out of a copy of the document before it is judged.
+The schemas are data for tests and not part of the checkout: COLDMIG_VCD_SCHEMAS names their folder, and without it a
+folder `shared/vcd-schemas` next to the checkout is used. They describe the API as of version 9.1; elements that newer
+API versions added are taken out of a copy of the document before it is judged.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _Resolver(etree.Resolver):
         super().__init__()
         self._external = external
 
-    def resolve(self, url: str | None, _public: str | None, context: object) -> object:
+    def resolve(self, url: str | None, _public: str | None, context: object) -> object:  # type: ignore[override]
         if url in _EXTERNAL:
             return self.resolve_filename(str(self._external / _EXTERNAL[url]), context)  # type: ignore[attr-defined]
         if url and url.startswith(("http:", "https:")):
@@ -104,8 +104,8 @@ def _without_newer(document: etree._Element) -> etree._Element:
     return document
 
 
-# Children of sections whose order the schema (or, for newer elements, the API's documentation) prescribes. Used beside the
-# schema, and in its place where it is absent.
+# Children of sections whose order the schema (or, for newer elements, the API's documentation) prescribes. Used beside
+# the schema, and in its place where it is absent.
 ORDER: dict[str, list[str]] = {
     f"{{{VCLOUD}}}NetworkConnection": [
         f"{{{VCLOUD}}}{name}"

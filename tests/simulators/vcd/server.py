@@ -91,7 +91,7 @@ class Application:
         headers = {key.lower(): value for key, value in handler.headers.items()}
         base = f"https://{headers.get('host', 'localhost')}"
         request = Request(
-            handler.command, unquote(path), dict(parse_qsl(query.replace("+", "%2B"))), headers, body, base,
+            handler.command, unquote(path), dict(parse_qsl(query)), headers, body, base,
             self.site, self.judge, VERSIONS[0],
         )  # fmt: skip
         answer, family = self._dispatch(request, path)
@@ -219,7 +219,7 @@ class Application:
                     site.faults = Faults(**data)
                 elif call == "PUT settings":
                     for key in data:
-                        if key not in ("task_seconds", "inventory_lag", "idle_seconds"):
+                        if key not in ("task_seconds", "inventory_lag", "idle_seconds", "discovery_seconds"):
                             raise ValueError(f"no setting {key}")
                     for key, value in data.items():
                         setattr(site, key, float(value))

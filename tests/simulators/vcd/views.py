@@ -55,7 +55,7 @@ def info(section: str) -> etree._Element:
 
 @dataclass(frozen=True)
 class Views:
-    """Writes documents for one request: the public address, the session and the API version are those of the request."""
+    """Writes documents for one request: with its address of this site, its session and its API version."""
 
     site: Site
     base: str

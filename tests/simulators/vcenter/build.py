@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Build the simulated vCenter from our main program and Debian's source package of govmomi, once per content.
 
-Needs the packages golang-go and golang-github-vmware-govmomi-dev. The result lies in the cache, under a digest of all inputs.
+Needs the packages golang-go and golang-github-vmware-govmomi-dev. The result lies in the cache, under a digest of all
+inputs.
 
 usage: build.py        prints the path of the binary
 """

@@ -250,7 +250,7 @@ func (s *Sim) adopt(ctx context.Context, vm *object.VirtualMachine, r *http.Requ
 			return err
 		}
 	}
-	if want.Name != "" {
+	if want.Name != "" && want.Name != simulator.Map.Get(vm.Reference()).(*simulator.VirtualMachine).Name {
 		if err := s.wait(vm.Rename(ctx, want.Name)); err != nil {
 			return err
 		}
