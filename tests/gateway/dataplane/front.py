@@ -7,8 +7,11 @@ import asyncio
 import datetime
 import http.client
 import json
+import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -182,6 +185,35 @@ class Front:
 
     def client(self, token: str | None = PROVIDER) -> Client:
         return Client(self.port, self.certificate, token)
+
+
+_SERVER = """
+import asyncio, sys
+from pathlib import Path
+from gateway.dataplane.front import disk_plans
+from gateway.dataplane.memory_site import MemoryMigration, MemorySite
+from coldmig_gateway.dataplane.server import serve
+from coldmig_gateway.dataplane.settings import FrontSettings
+directory = Path(sys.argv[1])
+site = MemorySite(directory / "staging")
+site.migrations[sys.argv[2]] = MemoryMigration(disk_plans(int(sys.argv[3])))
+settings = FrontSettings("127.0.0.1", 0, directory / "server.pem", directory / "server.key", directory / "control")
+asyncio.run(serve(settings, site, ready=lambda port: print(port, flush=True)))
+"""
+
+
+def start_server_process(directory: Path, migration_id: str, size: int) -> tuple[subprocess.Popen[str], Client]:
+    """A front as a process of its own, with one migration of one disk and the certificate in ``directory``."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVER, str(directory), migration_id, str(size)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    assert process.stdout is not None
+    port = int(process.stdout.readline())
+    return process, Client(port, directory / "server.pem", MemorySite.token(migration_id))
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:

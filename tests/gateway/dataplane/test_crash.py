@@ -1,49 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 from coldmig_wire.frames import CHUNK
-from gateway.dataplane.front import Client, Front, write_certificate
-from gateway.dataplane.memory_site import MemorySite
+from gateway.dataplane.front import Front, start_server_process, write_certificate
 from gateway.staging.content import data_frame, raw_chunk
 
 ID = "11111111-2222-4333-8444-555555555555"
-
-SERVER = """
-import asyncio, sys
-from pathlib import Path
-from gateway.dataplane.front import disk_plans
-from gateway.dataplane.memory_site import MemoryMigration, MemorySite
-from coldmig_gateway.dataplane.server import serve
-from coldmig_gateway.dataplane.settings import FrontSettings
-directory = Path(sys.argv[1])
-site = MemorySite(directory / "staging")
-site.migrations[sys.argv[2]] = MemoryMigration(disk_plans(64 << 20))
-settings = FrontSettings("127.0.0.1", 0, directory / "server.pem", directory / "server.key", directory / "control")
-asyncio.run(serve(settings, site, ready=lambda port: print(port, flush=True)))
-"""
-
-
-def start(directory: Path) -> tuple[subprocess.Popen[str], Client]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(directory), ID], stdout=subprocess.PIPE, text=True, env=environment
-    )
-    assert process.stdout is not None
-    port = int(process.stdout.readline())
-    return process, Client(port, directory / "server.pem", MemorySite.token(ID))
 
 
 def test_what_was_acknowledged_is_had_after_the_server_was_killed(tmp_path: Path) -> None:
     write_certificate(tmp_path)
     acknowledged: list[int] = []
     for attempt in range(3):
-        process, client = start(tmp_path)
+        process, client = start_server_process(tmp_path, ID, 64 << 20)
         try:
             assert set(acknowledged) <= set(client.have())
             chunks = range(attempt * 6, attempt * 6 + 6)
@@ -61,7 +33,7 @@ def test_what_was_acknowledged_is_had_after_the_server_was_killed(tmp_path: Path
             process.wait()
             assert process.stdout is not None
             process.stdout.close()
-    process, client = start(tmp_path)
+    process, client = start_server_process(tmp_path, ID, 64 << 20)
     try:
         assert client.have() == acknowledged
         assert client.send([data_frame(60, raw_chunk(60))]).json["durable"] == 1

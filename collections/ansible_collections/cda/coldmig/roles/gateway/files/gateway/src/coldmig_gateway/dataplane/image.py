@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """``GET /data/v1/migrations/{id}/disks/{index}/image.vmdk``: a disk as streamOptimized VMDK, made while it is sent.
 
-Every chunk's digest is compared again on the way. A chunk that has changed in staging ends the connection: the
-receiver sees fewer bytes than it was promised and throws the image away.
+Every chunk is checked again on the way. One that has changed in staging ends the connection: the receiver sees fewer
+bytes than it was promised and throws the image away.
 """
 
 from __future__ import annotations

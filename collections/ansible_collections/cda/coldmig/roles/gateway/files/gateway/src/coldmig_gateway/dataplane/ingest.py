@@ -22,7 +22,7 @@ from coldmig_gateway.dataplane.site import CopyPlan, DiskPlan, UnknownMigrationE
 from coldmig_gateway.staging.disk import DiskStaging
 from coldmig_gateway.staging.errors import ChunkDamagedError, StagingError
 from coldmig_wire.frames import CHUNK, HEADER, Frame, FrameError, FrameType
-from coldmig_wire.payload import PayloadError, verify_payload
+from coldmig_wire.payload import PayloadError
 
 CONTENT_TYPE = "application/vnd.coldmig.frames"
 UNKNOWN_REF = "unknown-ref"
@@ -71,8 +71,6 @@ def _store(batch: _Batch) -> _Outcome:
             if frame.type is FrameType.REF:
                 stored = _store_reference(disk, frame)
             else:
-                if frame.has_payload:
-                    verify_payload(frame, payload)
                 stored = disk.staging.append(frame, payload)
         except PayloadError as error:
             outcome.rejected.append({"disk": frame.disk, "chunk": frame.chunk, "reason": error.reason})

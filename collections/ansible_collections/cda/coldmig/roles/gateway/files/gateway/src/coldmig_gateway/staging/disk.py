@@ -19,9 +19,9 @@ from coldmig_gateway.staging.errors import ChunkDamagedError, StagingError
 from coldmig_gateway.staging.index import Checkpoint, Index, Slot
 from coldmig_gateway.staging.pack import PACK_HEADER, DiskIdentity, Pack, Record
 from coldmig_gateway.vmdk.stream_optimized import chunk_sectors
+from coldmig_wire.digest import chunk_digest
 from coldmig_wire.frames import HEADER, Frame, FrameError, FrameType
 from coldmig_wire.geometry import chunk_count, chunk_length
-from coldmig_wire.grains import GrainError
 from coldmig_wire.payload import PayloadError, payload_grains, verify_payload
 
 _log = logging.getLogger(__name__)
@@ -33,10 +33,10 @@ CHECKPOINT_RECORDS = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class StoredChunk:
-    """A data chunk as it lies in the pack: checked against its digest."""
+    """A data chunk as it lies in the pack, unchanged since it was verified."""
 
     frame: Frame
-    payload: bytes
+    payload: memoryview
 
 
 class DiskStaging:
@@ -98,8 +98,7 @@ class DiskStaging:
         try:
             self.check_fits(frame)
             if frame.has_payload:
-                verify_payload(frame, record.payload)
-                self._index.write_slot(self._slot(frame, record.offset, record.payload))
+                self._index.write_slot(replace(_verified_slot(frame, record.payload), offset=record.offset))
         except (FrameError, PayloadError) as error:
             _log.warning("%s: record at %d passed over: %s", self._pack.path, record.offset, error)
             return
@@ -108,11 +107,6 @@ class DiskStaging:
         else:
             self._data.keep_where(self._have, frame.chunk, frame.end_chunk)
         self._have.set_range(frame.chunk, frame.end_chunk)
-
-    @staticmethod
-    def _slot(frame: Frame, offset: int, payload: bytes | bytearray | memoryview) -> Slot:
-        sectors = chunk_sectors(payload_grains(frame.codec, payload, frame.run))
-        return Slot(frame.chunk, offset, frame.length, frame.run, frame.codec, frame.type, sectors, frame.digest)
 
     def check_fits(self, frame: Frame) -> None:
         """Raises FrameError unless the frame's disk, chunks and raw length are those of this disk."""
@@ -134,16 +128,21 @@ class DiskStaging:
             return self._epoch
 
     def append(self, frame: Frame, payload: bytes | bytearray | memoryview = b"") -> bool:
-        """Appends a frame whose payload was verified; durable after ``commit``. False if nothing was new in it.
+        """Verifies a frame's payload and appends it; durable after ``commit``. False if nothing was new in it.
 
         Chunks that are there already stay as they are: a chunk has one content, whoever sends it again. Raises
-        FrameError if the frame does not fit the disk (nothing is written), StagingFullError, StagingError.
+        PayloadError or FrameError if the payload is not what the header says or the frame does not fit the disk
+        (nothing is written), StagingFullError, StagingError.
         """
         self.check_fits(frame)
         if frame.type is FrameType.REF:
             raise FrameError("type=REF: is resolved before it is stored")
-        slot = self._slot(frame, 0, payload) if frame.has_payload else None
         with self._lock:
+            if self._written.all_set(frame.chunk, frame.end_chunk):
+                return False
+        slot = _verified_slot(frame, payload) if frame.has_payload else None
+        with self._lock:
+            # Once more: meanwhile another connection may have sent the same.
             if self._written.all_set(frame.chunk, frame.end_chunk):
                 return False
             self._pack.write(self._end, frame.pack(), payload)
@@ -268,7 +267,7 @@ class DiskStaging:
         return self._index.read_slot(chunk)
 
     def load(self, chunk: int, *, from_device: bool = False) -> StoredChunk:
-        """Reads a data chunk, inflates it and compares its digest. Raises ChunkDamagedError.
+        """Reads a data chunk and proves that it is the one that was verified when it came. Raises ChunkDamagedError.
 
         ``from_device`` asks the kernel to forget its cached copy before reading.
         """
@@ -276,15 +275,15 @@ class DiskStaging:
         if from_device:
             self._pack.forget_cache(slot.offset, HEADER + slot.length)
         buf = self._pack.read(slot.offset, HEADER + slot.length)
-        payload = buf[HEADER:]
+        payload = memoryview(buf)[HEADER:]
         try:
             frame = Frame.unpack(buf)
-            self.check_fits(frame)
-            verify_payload(frame, payload)
-        except (FrameError, PayloadError, GrainError) as error:
+        except FrameError as error:
             raise ChunkDamagedError(chunk, str(error)) from None
-        if (frame.chunk, frame.digest, frame.run) != (chunk, slot.digest, slot.raw_length):
+        if (frame.disk, frame.chunk, frame.digest, frame.run) != (self.disk, chunk, slot.digest, slot.raw_length):
             raise ChunkDamagedError(chunk, "the record in the pack is not the one that the index speaks of")
+        if chunk_digest(payload) != slot.stored_digest:
+            raise ChunkDamagedError(chunk, "its payload in the pack has changed")
         return StoredChunk(frame, payload)
 
     def data_sectors(self) -> Iterator[tuple[int, int]]:
@@ -318,3 +317,15 @@ class DiskStaging:
         finally:
             self._index.close()
             self._pack.close()
+
+
+def _verified_slot(frame: Frame, payload: bytes | bytearray | memoryview) -> Slot:
+    """The slot of a payload that was just verified, without its offset. Raises PayloadError."""
+    # First the digest of what is stored, then the check of what it inflates to: whatever happens to the bytes after
+    # the first shows in one of the two.
+    stored_digest = chunk_digest(payload)
+    verify_payload(frame, payload)
+    sectors = chunk_sectors(payload_grains(frame.codec, payload, frame.run))
+    return Slot(
+        frame.chunk, 0, frame.length, frame.run, frame.codec, frame.type, sectors, frame.digest, stored_digest
+    )  # fmt: skip

@@ -6,9 +6,9 @@ Little endian, for a disk of C chunks:
 - two headers at 0 and 4096, used in turn: magic "CMINDEX1", version u32 = 1, disk u32, migration UUID 16 bytes,
   size u64, generation u64, watermark u64, crc32 u32 of the bitmaps, crc32 u32 of the 60 bytes before;
 - two bitmap areas from 8192 on, also in turn: ceil(C/8) bytes "have", ceil(C/8) bytes "data", zeros to 4 KiB;
-- slots of 64 bytes, one per chunk, valid where "data" is set: pack offset u64, payload length u32, raw length u32,
-  codec u8, frame type u8, 0 u16, VMDK sectors u32, digest 32 bytes, low half of the chunk number u32,
-  crc32 u32 of the 60 bytes before.
+- slots of 96 bytes, one per chunk, valid where "data" is set: pack offset u64, payload length u32, raw length u32,
+  codec u8, frame type u8, 0 u16, VMDK sectors u32, digest of the raw chunk 32 bytes, digest of the payload 32 bytes,
+  low half of the chunk number u32, crc32 u32 of the 92 bytes before.
 
 A checkpoint writes the older area and header, so that a crash in the middle leaves the newer ones. Everything up to
 the watermark of the valid header with the highest generation is in the index; the rest is read from the pack.
@@ -32,14 +32,18 @@ _MAGIC = b"CMINDEX1"
 _VERSION = 1
 _PAGE = 4096
 _HEADER = struct.Struct("<8sII16sQQQI")
-_SLOT = struct.Struct("<QIIBBHI32sI")
+_SLOT = struct.Struct("<QIIBBHI32s32sI")
 _CRC = struct.Struct("<I")
 SLOT = _SLOT.size + _CRC.size
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where a data chunk lies in the pack, and how many 512-byte sectors its grains take in the VMDK."""
+    """Where a data chunk lies in the pack, and how many 512-byte sectors its grains take in the VMDK.
+
+    ``stored_digest`` is BLAKE3-256 of the payload: it was taken before the payload was inflated and found to have
+    ``digest``, so a payload that still has it need not be inflated again.
+    """
 
     chunk: int
     offset: int
@@ -49,12 +53,13 @@ class Slot:
     type: FrameType
     sectors: int
     digest: bytes
+    stored_digest: bytes
 
     def pack(self) -> bytes:
-        """The slot's 64 bytes."""
+        """The slot's 96 bytes."""
         fields = _SLOT.pack(
-            self.offset, self.length, self.raw_length, self.codec, self.type, 0, self.sectors, self.digest,
-            self.chunk & 0xFFFFFFFF,
+            self.offset, self.length, self.raw_length, self.codec, self.type, 0, self.sectors,
+            self.digest, self.stored_digest, self.chunk & 0xFFFFFFFF,
         )  # fmt: skip
         return fields + _CRC.pack(zlib.crc32(fields))
 
@@ -63,10 +68,10 @@ class Slot:
         """Reads the slot of ``chunk``. Raises ChunkDamagedError."""
         if len(buf) != SLOT or _CRC.unpack_from(buf, _SLOT.size)[0] != zlib.crc32(buf[: _SLOT.size]):
             raise ChunkDamagedError(chunk, "its slot in the index is damaged")
-        offset, length, raw_length, codec, kind, _, sectors, digest, low = _SLOT.unpack_from(buf)
+        offset, length, raw_length, codec, kind, _, sectors, digest, stored, low = _SLOT.unpack_from(buf)
         if low != chunk & 0xFFFFFFFF:
             raise ChunkDamagedError(chunk, f"its slot in the index is that of another chunk ({low})")
-        return cls(chunk, offset, length, raw_length, Codec(codec), FrameType(kind), sectors, digest)
+        return cls(chunk, offset, length, raw_length, Codec(codec), FrameType(kind), sectors, digest, stored)
 
 
 @dataclass(frozen=True, slots=True)
