@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import shutil
 import signal
@@ -158,9 +159,9 @@ def summary(outcome: Outcome) -> list[str]:
                 outcome.source_sha256[index],
             )
         )
-    seconds = outcome.seconds
-    times = [("step", "seconds"), *((key, f"{value:.1f}") for key, value in seconds.items() if key != "all")]
-    return [*table(found), "", *table(moved), "", *table(times)]
+    times = ", ".join(f"{key} {value:.1f} s" for key, value in outcome.seconds.items() if key != "all")
+    times = textwrap.fill(times, WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    return [*table(found), "", *table(moved), "", *times.splitlines()]
 
 
 def _terminated(number: int, _frame: FrameType | None) -> None:
@@ -174,6 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--auto-start", action="store_true", help="a template that does not ask for confirmation")
     parser.add_argument("--keep", action="store_true", help="keep everything that was made, also on success")
     options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminated)
     firmware = Firmware(options.firmware)
