@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 def test_wrong_ca_is_named(modules: Any, tmp_path: Path, site: Any) -> None:
     missing = modules("template_info", ca=tmp_path / "missing.pem")

@@ -12,6 +12,8 @@ import pytest
 import requests
 from ansible_collections.cda.coldmig.plugins.module_utils._iso_image import read_slot
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def dest(tmp_path: Path) -> Path:

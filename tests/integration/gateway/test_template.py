@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 DESTINATION = {"vdc": "vdc-1", "networks": [{"network": "lan", "ip_mode": "MANUAL", "ip": "192.0.2.5"}]}
 
 
