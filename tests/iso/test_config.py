@@ -86,6 +86,7 @@ def test_error_names_field_and_what_is_allowed(site_config: dict[str, Any], path
         ("network.interfaces.0.vlan", 5000, "from 1 to 4094"),
         ("network.interfaces.0.match", {"mac": "52:54:00:aa:bb:cc", "name": "eno1"}, "exactly one of"),
         ("network.interfaces.0.match.mac", "none", "MAC address"),
+        ("network.interfaces.0.match.mac", "41135085296", "in quotes"),
         ("network.interfaces", [], "at least one interface"),
     ],
 )

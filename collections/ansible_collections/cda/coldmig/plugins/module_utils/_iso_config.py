@@ -1,5 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection cda.coldmig: this module utility may change in any release.
 """The configuration that an ISO carries to the source machine: its shape, its checks, its errors."""
 
 from __future__ import annotations
@@ -237,9 +239,10 @@ class _Checker:
         return value
 
     def mac(self, value: Any, name: str) -> str:
-        text = self.pattern(
-            value, name, r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}", "a MAC address like 52:54:00:12:34:56"
-        )
+        meaning = "a MAC address like 52:54:00:12:34:56"
+        if re.fullmatch(r"[0-9]+", str(value)):
+            meaning += " (in quotes: YAML takes one that has only digits for a number of base 60)"
+        text = self.pattern(value, name, r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}", meaning)
         return text.lower().replace("-", ":")
 
     def ip(self, value: Any, name: str) -> str:

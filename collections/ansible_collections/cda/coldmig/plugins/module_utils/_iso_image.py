@@ -1,5 +1,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection cda.coldmig: this module utility may change in any release.
 """Turn the base ISO into the ISO of one template, by patching two reserved slots of a copy.
 
 The base image (roles/iso/files/iso-build) reserves

@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,10 @@ def _content(part: str | bytes | Path | Iterable[str]) -> bytes:
     return "\0".join(part).encode()
 
 
+_IN_USE_SECONDS = 6 * 3600
+"""Results used more recently stay: another build or a test may be reading them."""
+
+
 class Cache:
     """Stage results under ``root/iso``."""
 
@@ -57,11 +62,14 @@ class Cache:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as exc:
             raise BuildError(f"cache directory {self.root}: {exc.strerror}; set COLDMIG_CACHE") from exc
+        for left in self.root.glob("tmp-*"):  # of a build that was killed
+            if time.time() - left.stat().st_mtime > _IN_USE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
     def stage(self, name: str, key: str, build: Callable[[Path], None], *, keep: int = 3) -> Path:
         """Return the directory of a stage's result; ``build(directory)`` fills it when it is not there yet.
 
-        :param keep: how many results of this stage stay; the oldest others go.
+        :param keep: how many results of this stage stay in any case; older ones go when they were not used for hours.
         """
         final = self.root / f"{name}-{key}"
         with self._lock(name):
@@ -98,4 +106,5 @@ class Cache:
             (path for path in self.root.glob(f"{name}-*") if path.is_dir()), key=lambda path: path.stat().st_mtime
         )
         for old in results[:-keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            if time.time() - old.stat().st_mtime > _IN_USE_SECONDS:
+                shutil.rmtree(old, ignore_errors=True)
