@@ -543,9 +543,12 @@ def _build_source() -> source_machine.SourceDisks:
     except source_machine.SourceMachineError:
         if os.geteuid() == 0:
             raise
-    script = Path(source_machine.__file__)
-    argv = ["sudo", sys.executable, str(script), "--cache", str(source_machine.cache_directory())]
-    subprocess.run(argv, stdout=subprocess.DEVNULL, check=True)
+    cache = source_machine.cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)  # ours, not root's
+    argv = ["sudo", sys.executable, str(Path(source_machine.__file__)), "--cache", str(cache)]
+    done = subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise source_machine.SourceMachineError(f"building it with sudo failed: {done.stderr.strip()}")
     return source_machine.build()
 
 
