@@ -6,11 +6,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+from real_gateway import Gateway, require  # noqa: E402 - after the path to it
 
 GUEST_DATA = Path(__file__).resolve().parents[3] / "shared/guest-data"
 
@@ -35,3 +38,23 @@ def loop_devices() -> None:
     """Loop devices and mounts: root only."""
     if not _loop_works():
         pytest.skip("needs root and loop devices")
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A real gateway, activated, for all tests of the session."""
+    require()
+    site = Gateway(tmp_path_factory.mktemp("site"))
+    site.start()
+    site.activate()
+    yield site
+    site.kill()
+
+
+@pytest.fixture
+def own_gateway(tmp_path: Path) -> Iterator[Gateway]:
+    """A real gateway that the test may kill, not yet started and not activated."""
+    require()
+    site = Gateway(tmp_path / "site")
+    yield site
+    site.kill()

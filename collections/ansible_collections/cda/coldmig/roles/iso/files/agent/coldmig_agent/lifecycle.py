@@ -30,6 +30,7 @@ LOG = logging.getLogger(__name__)
 
 REPORT_SECONDS = 3.0
 NETWORK_SECONDS = 2.0
+VERIFY_SECONDS = 2.0
 RETRY_SECONDS = 15.0
 REFUSED_SECONDS = 60.0
 POWEROFF_SECONDS = 30.0
@@ -164,7 +165,8 @@ class Agent:
         """Do what the state of the migration asks for, until it is complete. Raises EndedError."""
         token = enrolment.session_token
         halt = threading.Event()
-        copier = Copier(site, token, found.sources, halt, self.status.problem)
+        status = self.status
+        copier = Copier(site, token, found.sources, halt, status.problem, on_pass=lambda: status.phase(Phase.COPYING))
         self.status.watch_disks(lambda: [item.view() for item in copier.progress.values()])
         while True:
             session = self._session(control, token)
@@ -178,7 +180,10 @@ class Agent:
                 self.status.phase(Phase.WAITING)
             else:
                 self._copy(site, control, token, copier, halt, session)
-            self.sleep(session.poll_seconds)
+            self.sleep(min(session.poll_seconds, VERIFY_SECONDS) if self._verifying() else session.poll_seconds)
+
+    def _verifying(self) -> bool:
+        return self.status.snapshot().phase is Phase.VERIFYING
 
     def _copy(  # noqa: PLR0917 - the parts of one session
         self,

@@ -188,18 +188,20 @@ class Connection:
                 if connection.sock is None:
                     raise
             response = connection.getresponse()
-            data = response.read(limit + 1)
-            too_long = len(data) > limit
             status, will_close = response.status, response.will_close
+            accepted = 200 <= status < 300
+            most = limit if accepted else MAX_ANSWER
+            data = response.read(most + 1)
+            too_long = len(data) > most
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             raise explain(error, self._config) from error
-        if too_long or will_close or not 200 <= status < 300:
+        if too_long or will_close or not accepted:
             self.close()
         self._used_at = time.monotonic()
         if too_long:
-            raise NotASiteError(f"the answer to {method} {path} is longer than {limit} bytes; check the site's URL")
-        if not 200 <= status < 300:
+            raise NotASiteError(f"the answer to {method} {path} is longer than {most} bytes; check the site's URL")
+        if not accepted:
             raise problem_from(status, data)
         return data
 

@@ -42,7 +42,10 @@ class CopyError(RuntimeError):
 
 
 class Copier:
-    """Copies the disks of one migration. ``say`` is told what is wrong at the moment, None when all is well again."""
+    """Copies the disks of one migration. ``say`` is told what is wrong at the moment, None when all is well again.
+
+    ``on_pass`` is called whenever there is something to copy, before it is copied.
+    """
 
     def __init__(
         self,
@@ -51,12 +54,15 @@ class Copier:
         sources: Sequence[Source],
         stop: threading.Event,
         say: Callable[[str | None], None],
+        *,
+        on_pass: Callable[[], None] = lambda: None,
     ) -> None:
         self._site = site
         self._token = token
         self._sources = {source.disk.index: source for source in sources}
         self._stop = stop
         self._say = say
+        self._on_pass = on_pass
         self.progress: Mapping[int, DiskProgress] = {
             index: DiskProgress(index, source.disk.size_bytes, chunk_count(source.disk.size_bytes))
             for index, source in self._sources.items()
@@ -93,6 +99,7 @@ class Copier:
                     self._say("the site keeps asking for the same chunks; trying again")
                     self._wait(backoff.next())
                 before = left
+                self._on_pass()
                 self._pass(missing, connections)
         finally:
             client.close()

@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The copy against a real gateway: what arrives is what lay on the disk, whatever happens on the way."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agent_lab import MIB, empty_image, sha256
+from coldmig_agent.api import ControlClient, Enrolment
+from coldmig_agent.config import Config, parse_config
+from coldmig_agent.copying import reader
+from coldmig_agent.copying.channel import Channel, Closed
+from coldmig_agent.copying.engine import Copier, CopyError
+from coldmig_agent.copying.planner import Backoff, count_set, has_all, missing_ranges
+from coldmig_agent.copying.progress import DiskProgress
+from coldmig_agent.copying.reader import DataChunk, DiskReader, ZeroChunks
+from coldmig_agent.copying.sender import CopyStopped, SessionLost, StateChanged, make_entry
+from coldmig_agent.discovery.disks import Source, read_image_files
+from coldmig_agent.machine import Cpu, Guest, Machine
+from coldmig_agent.site import Site
+from coldmig_wire.frames import CHUNK, HEADER, Frame, FrameType
+from coldmig_wire.grains import decode_chunk
+from real_gateway import Gateway, Relay
+
+
+def mixed_image(path: Path, megabytes: int, seed: int, tail: int = 0) -> Path:
+    """Data that deflates, data that does not, and zeros, in stretches of some chunks."""
+    chance = random.Random(seed)
+    text = b"".join(f"line {n} of some text that deflates well\n".encode() for n in range(30_000))[:CHUNK]
+    empty_image(path, megabytes * MIB + tail)
+    with path.open("r+b") as file:
+        chunk = 0
+        while chunk < megabytes:
+            length = chance.randrange(1, 6)
+            kind = chance.choice(["zero", "text", "random"])
+            for _ in range(min(length, megabytes - chunk)):
+                file.seek(chunk * MIB)
+                if kind == "text":
+                    file.write(text)
+                elif kind == "random":
+                    file.write(chance.randbytes(MIB))
+                chunk += 1
+        if tail:
+            file.seek(megabytes * MIB)
+            file.write(chance.randbytes(tail))
+    return path
+
+
+def machine_of(sources: Sequence[Source]) -> Machine:
+    return Machine(
+        agent_version="0", smbios_uuid=None, vendor="", product="", serial="", firmware="bios", secure_boot=None,
+        live_boot_firmware="bios", cpu=Cpu(1, 1, 1, ""), memory_bytes=1 << 30, nics=(),
+        disks=tuple(source.disk for source in sources), guest=Guest(), addresses=(), name="source",
+    )  # fmt: skip
+
+
+class Session:
+    """A registered machine with image files as disks."""
+
+    def __init__(self, gateway: Gateway, name: str, images: Sequence[Path], *, url: str | None = None) -> None:
+        import json
+
+        self.gateway = gateway
+        self.config: Config = parse_config(json.dumps(gateway.iso(name, url=url)).encode())
+        self.site = Site(self.config.site)
+        self.sources = read_image_files(images)
+        self.control = ControlClient(self.site)
+        self.enrolment: Enrolment = self.control.enrol(self.config.credential, machine_of(self.sources), f"boot-of-{name}")
+        self.stop = threading.Event()
+        self.problems: list[str | None] = []
+        self.copier = Copier(self.site, self.enrolment.session_token, self.sources, self.stop, self.problems.append)
+
+    def wait_for(self, state: str) -> Any:
+        """The migration once it is in a state."""
+        deadline = time.monotonic() + 60
+        while True:
+            migration = self.gateway.migration(self.enrolment.migration_id)
+            if migration["state"] == state:
+                return migration
+            assert time.monotonic() < deadline, migration["state"]
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def relay(gateway: Gateway) -> Iterator[Relay]:
+    found = Relay(gateway.port)
+    yield found
+    found.close()
+
+
+def test_two_disks_arrive_as_they_were(gateway: Gateway, tmp_path: Path) -> None:
+    images = [mixed_image(tmp_path / "a.img", 37, 1, tail=4096 + 512), mixed_image(tmp_path / "b.img", 20, 2)]
+    before = [sha256(path) for path in images]
+    session = Session(gateway, "two-disks", images)
+    session.copier.check_session(session.control.session(session.enrolment.session_token))
+    session.copier.run(4)
+    migration = session.wait_for("copied")
+    assert all(disk["verified"] for disk in migration["disks"])
+    for index, image in enumerate(images):
+        arrived = gateway.image(session.enrolment.migration_id, index, tmp_path / f"arrived-{index}.raw")
+        with arrived.open("r+b") as file:
+            file.truncate(image.stat().st_size)
+        assert sha256(arrived) == before[index]
+        assert sha256(image) == before[index]
+    views = [item.view() for item in session.copier.progress.values()]
+    assert [view.fraction for view in views] == [1.0, 1.0]
+    assert [view.read_bytes for view in views] == [path.stat().st_size for path in images]
+
+
+def test_zeros_are_not_sent(gateway: Gateway, tmp_path: Path) -> None:
+    session = Session(gateway, "zeros", [empty_image(tmp_path / "empty.img", 300 * MIB)])
+    session.copier.run(2)
+    session.wait_for("copied")
+    assert session.copier.progress[0].view().sent_bytes < 10 * HEADER
+
+
+def test_a_cut_connection_costs_only_what_was_on_the_way(gateway: Gateway, relay: Relay, tmp_path: Path) -> None:
+    image = empty_image(tmp_path / "disk.img", 96 * MIB)
+    image.write_bytes(random.Random(3).randbytes(96 * MIB))
+    session = Session(gateway, "cut", [image], url=f"https://127.0.0.1:{relay.port}")
+
+    def cutter() -> None:
+        for _ in range(3):
+            target = relay.sent + 20 * MIB
+            while relay.sent < target and not session.stop.is_set():
+                time.sleep(0.01)
+            relay.cut()
+
+    thread = threading.Thread(target=cutter, daemon=True)
+    thread.start()
+    session.copier.run(3)
+    session.stop.set()
+    session.wait_for("copied")
+    assert any(problem and "connection was cut" in problem for problem in session.problems)
+    # Three cuts, at most three connections with a batch of 56/3 MiB each: never the whole disk again.
+    assert relay.sent < 96 * MIB + 3 * 60 * MIB
+    arrived = gateway.image(session.enrolment.migration_id, 0, tmp_path / "arrived.raw")
+    assert sha256(arrived) == sha256(image)
+
+
+def test_a_killed_gateway_is_waited_for_and_nothing_durable_is_lost(own_gateway: Gateway, tmp_path: Path) -> None:
+    own_gateway.start()
+    own_gateway.activate()
+    image = tmp_path / "disk.img"
+    image.write_bytes(random.Random(5).randbytes(80 * MIB))
+    session = Session(own_gateway, "kill", [image])
+    progress = session.copier.progress[0]
+
+    def power_cut() -> None:
+        while progress.view().done_chunks < 20:
+            time.sleep(0.01)
+        own_gateway.kill()
+        time.sleep(1)
+        own_gateway.start()
+
+    thread = threading.Thread(target=power_cut)
+    thread.start()
+    session.copier.run(2)
+    thread.join()
+    session.wait_for("copied")
+    assert any(problem and "refused" in problem for problem in session.problems)
+    arrived = own_gateway.image(session.enrolment.migration_id, 0, tmp_path / "arrived.raw")
+    assert sha256(arrived) == sha256(image)
+
+
+def test_what_the_site_has_is_not_read_again(gateway: Gateway, tmp_path: Path) -> None:
+    session = Session(gateway, "again", [mixed_image(tmp_path / "disk.img", 30, 7)])
+    session.copier.run(1)
+    again = Copier(session.site, session.enrolment.session_token, session.sources, session.stop, session.problems.append)
+    again.run(1)
+    view = again.progress[0].view()
+    assert (view.read_bytes, view.done_chunks) == (0, 30)
+
+
+def test_a_canceled_migration_stops_the_copy(gateway: Gateway, tmp_path: Path) -> None:
+    session = Session(gateway, "canceled", [mixed_image(tmp_path / "disk.img", 30, 8)])
+    gateway.call("POST", f"/migrations/{session.enrolment.migration_id}/cancel", {"reason": "not today"})
+    with pytest.raises(CopyStopped) as caught:
+        session.copier.run(2)
+    assert isinstance(caught.value, StateChanged | SessionLost)
+
+
+def test_an_unknown_session_stops_the_copy(gateway: Gateway, tmp_path: Path) -> None:
+    session = Session(gateway, "unknown", [mixed_image(tmp_path / "disk.img", 3, 8)])
+    copier = Copier(session.site, "cm1_ses_" + "x" * 43, session.sources, session.stop, session.problems.append)
+    with pytest.raises(SessionLost):
+        copier.run(2)
+
+
+def test_an_order_to_stop_ends_the_copy_while_the_site_is_away(gateway: Gateway, relay: Relay, tmp_path: Path) -> None:
+    session = Session(gateway, "away", [mixed_image(tmp_path / "disk.img", 3, 9)], url=f"https://127.0.0.1:{relay.port}")
+    relay.refusing = True
+    threading.Timer(1.0, session.stop.set).start()
+    with pytest.raises(CopyStopped):
+        session.copier.run(2)
+    assert session.problems
+
+
+def test_a_site_with_other_disks_is_refused(gateway: Gateway, tmp_path: Path) -> None:
+    session = Session(gateway, "other", [mixed_image(tmp_path / "disk.img", 3, 9)])
+    state = session.control.session(session.enrolment.session_token)
+    (disk,) = state.disks
+    with pytest.raises(CopyError, match="this machine has"):
+        session.copier.check_session(replace(state, disks=(replace(disk, size_bytes=MIB),)))
+
+
+def drain(items: Channel[reader.Item], buffers: Channel[bytearray]) -> list[tuple[str, int, int]]:
+    items.end()
+    found = []
+    while True:
+        try:
+            item = items.take()
+        except Closed:
+            return found
+        if isinstance(item, ZeroChunks):
+            found.append(("zero", item.chunk, item.run))
+        else:
+            found.append(("data", item.chunk, item.length))
+            buffers.put(item.buffer)
+
+
+def pool(size: int = 64) -> tuple[Channel[bytearray], Channel[reader.Item]]:
+    buffers: Channel[bytearray] = Channel(size)
+    for _ in range(size):
+        buffers.put(bytearray(CHUNK))
+    return buffers, Channel(size)
+
+
+def test_zero_chunks_are_merged_to_runs_within_what_is_missing(tmp_path: Path) -> None:
+    image = empty_image(tmp_path / "disk.img", 20 * MIB + 512)
+    with image.open("r+b") as file:
+        file.seek(5 * MIB + 77)
+        file.write(b"x")
+    buffers, items = pool()
+    with DiskReader(0, image, 20 * MIB + 512) as disk:
+        disk.read_all([range(10), range(12, 21)], buffers, items, lambda _: None)
+    assert drain(items, buffers) == [("zero", 0, 5), ("data", 5, MIB), ("zero", 6, 4), ("zero", 12, 9)]
+
+
+def test_a_read_error_loses_only_the_piece_it_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = tmp_path / "disk.img"
+    image.write_bytes(b"\x11" * (2 * MIB))
+    bad = MIB + 5000
+
+    def damaged(fd: int, buffers: list[memoryview], offset: int) -> int:
+        import os
+
+        if offset <= bad < offset + len(buffers[0]):
+            raise OSError(5, "Input/output error")
+        data = os.pread(fd, len(buffers[0]), offset)
+        buffers[0][: len(data)] = data
+        return len(data)
+
+    monkeypatch.setattr(reader.os, "preadv", damaged)
+    buffers, items = pool(4)
+    with DiskReader(0, image, 2 * MIB) as disk:
+        disk.read_all([range(2)], buffers, items, lambda _: None)
+    good, lost = items.take(), items.take()
+    assert isinstance(good, DataChunk)
+    assert isinstance(lost, DataChunk)
+    assert (good.unreadable, lost.unreadable) == (0, 4096)
+    assert lost.buffer.count(0) == 4096
+    frame = Frame.unpack(make_entry(lost).data)
+    assert frame.type is FrameType.UNREADABLE
+
+
+def test_a_disk_that_ends_early_is_unreadable_and_not_zero(tmp_path: Path) -> None:
+    image = empty_image(tmp_path / "disk.img", 2 * MIB)
+    image.write_bytes(b"\x11" * MIB)
+    buffers, items = pool(4)
+    with DiskReader(0, image, 2 * MIB) as disk:
+        disk.read_all([range(2)], buffers, items, lambda _: None)
+    items.take()
+    lost = items.take()
+    assert isinstance(lost, DataChunk)
+    assert lost.unreadable == MIB
+
+
+def test_a_short_last_chunk_is_framed_with_its_own_length() -> None:
+    buffer = bytearray(b"z" * CHUNK)
+    entry = make_entry(DataChunk(3, 7, 5000, buffer))
+    frame = Frame.unpack(entry.data)
+    assert (frame.disk, frame.chunk, frame.run) == (3, 7, 5000)
+    assert decode_chunk(entry.data[HEADER:], 5000) == b"z" * 5000
+
+
+def test_missing_ranges_are_those_without_a_bit() -> None:
+    chance = random.Random(10)
+    for _ in range(200):
+        chunks = chance.randrange(1, 200)
+        bits = [chance.random() < chance.choice([0.1, 0.9]) for _ in range(chunks)]
+        have = bytearray((chunks + 7) // 8)
+        for chunk, bit in enumerate(bits):
+            have[chunk // 8] |= bit << chunk % 8
+        found = [chunk for piece in missing_ranges(bytes(have), chunks) for chunk in piece]
+        assert found == [chunk for chunk, bit in enumerate(bits) if not bit]
+        assert count_set(bytes(have), chunks) == sum(bits)
+        first = chance.randrange(chunks)
+        count = chance.randrange(1, chunks - first + 1)
+        assert has_all(bytes(have), first, count) == all(bits[first : first + count])
+
+
+def test_waiting_times_grow_to_a_limit_and_start_again_after_success() -> None:
+    backoff = Backoff(first=1, cap=30)
+    times = [backoff.next() for _ in range(40)]
+    assert 0.5 <= times[0] <= 1
+    assert all(15 <= seconds <= 30 for seconds in times[6:])
+    backoff.reset()
+    assert backoff.next() <= 1
+
+
+def test_progress_gives_rate_and_time_left_from_what_became_durable() -> None:
+    now = [100.0]
+    progress = DiskProgress(0, 100 * MIB, 100, now=lambda: now[0])
+    progress.at_site(20)
+    assert progress.view().seconds_left is None
+    for _ in range(10):
+        now[0] += 1
+        progress.durable(2)
+    view = progress.view()
+    assert view.done_chunks == 40
+    assert view.bytes_per_second == pytest.approx(2 * MIB)
+    assert view.seconds_left == pytest.approx(30)
+    now[0] += 300
+    assert progress.view().bytes_per_second < MIB / 8
+
+
+def test_an_aborted_channel_wakes_both_sides() -> None:
+    channel: Channel[int] = Channel(1)
+    channel.put(1)
+    errors: list[str] = []
+
+    def blocked() -> None:
+        try:
+            channel.put(2)
+        except Closed:
+            errors.append("closed")
+
+    thread = threading.Thread(target=blocked)
+    thread.start()
+    channel.abort()
+    thread.join(5)
+    assert errors == ["closed"]
+    with pytest.raises(Closed):
+        channel.take()
