@@ -58,7 +58,7 @@ def test_a_second_init_says_what_is_there_and_prints_no_token(run: Run, site: Pa
     before = {path: path.read_bytes() for path in (site / "pki").iterdir()}
     code, out, err = run("init")
     assert (code, out) == (0, "")
-    assert err.count("exists already") == 4
+    assert err.count("exists already") == 5
     assert {path: path.read_bytes() for path in (site / "pki").iterdir()} == before
 
 

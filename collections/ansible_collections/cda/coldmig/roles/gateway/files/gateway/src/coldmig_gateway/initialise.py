@@ -62,7 +62,7 @@ def initialise(path: Path, options: dict[str, object], *, token_file: Path | Non
     notes += ensure_certificates(settings)
     database = Database(settings.database)
     try:
-        schema.upgrade(database)
+        notes.append("database: brought up to date" if schema.upgrade(database) else "database: exists already")
         token = _provider_token(database, token_file, new_token=new_token)
     finally:
         database.close()

@@ -13,8 +13,8 @@ from coldmig_gateway.store.database import Database
 from coldmig_gateway.store.errors import SchemaError
 
 
-def upgrade(database: Database, revision: str = "head") -> None:
-    """Make the tables or bring them up to date, in one transaction.
+def upgrade(database: Database, revision: str = "head") -> bool:
+    """Make the tables or bring them up to date, in one transaction; says whether there was something to do.
 
     Raises:
         SchemaError: a newer gateway has been at work on this database.
@@ -30,6 +30,7 @@ def upgrade(database: Database, revision: str = "head") -> None:
         config = _config()
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
+        return _current(connection) != current
 
 
 def require_current(database: Database) -> None:
