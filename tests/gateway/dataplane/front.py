@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from coldmig_gateway.dataplane.server import serve
 from coldmig_gateway.dataplane.settings import FrontSettings, Limits
-from coldmig_gateway.dataplane.site import DiskPlan
+from coldmig_gateway.dataplane.site import DiskPlan, Site
 from coldmig_wire.frames import Frame
 from coldmig_wire.geometry import chunk_count
 from gateway.dataplane.memory_site import PROVIDER, MemoryMigration, MemorySite
@@ -133,12 +133,14 @@ class Client:
 class Front:
     """The real server in a thread with its own event loop."""
 
-    def __init__(self, directory: Path, limits: Limits | None = None) -> None:
+    def __init__(self, directory: Path, limits: Limits | None = None, site: Site | None = None) -> None:
+        """With ``site``, that one is served instead of the one in memory."""
         self.directory = directory
         self.certificate, self.key = write_certificate(directory)
         self.staging = directory / "staging"
         self.control_socket = directory / "control.sock"
         self.site = MemorySite(self.staging)
+        self._served: Site = site or self.site
         self._settings = (self.certificate, self.key, self.control_socket, limits or Limits())
         self.start()
 
@@ -153,7 +155,7 @@ class Front:
         async def run() -> None:
             self._task = asyncio.current_task()
             certificate, key, control, limits = self._settings
-            await serve(FrontSettings("127.0.0.1", 0, certificate, key, control, limits), self.site, ready=ready)
+            await serve(FrontSettings("127.0.0.1", 0, certificate, key, control, limits), self._served, ready=ready)
 
         def main() -> None:
             try:
