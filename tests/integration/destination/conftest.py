@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole destination: a real gateway that holds really staged migrations, simulated vCenter and VCD, real modules."""
+"""The whole destination: a real gateway with really staged migrations, simulated vCenter and VCD, real modules."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import requests
+
 from coldmig_wire.digest import chunk_digest
 from coldmig_wire.frames import Codec, Frame, FrameType
 from coldmig_wire.geometry import CHUNK, chunk_count, chunk_length
@@ -331,9 +332,7 @@ class Destination:
             text=True,
         )
         assert process.stdin is not None
-        process.stdin.write(
-            json.dumps({"ANSIBLE_MODULE_ARGS": {k: v for k, v in arguments.items() if v is not None}})
-        )
+        process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": {k: v for k, v in arguments.items() if v is not None}}))
         process.stdin.close()
         process.stdin = None
         return process

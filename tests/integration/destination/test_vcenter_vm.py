@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+
 from simulators.run import Site
 
 from .conftest import Destination, Gateway, Stage, Staged, assert_same_content, vms_of
@@ -203,7 +204,7 @@ def test_vm_whose_reference_was_lost_is_found_by_its_id(
     ],
 )
 def test_wrong_option_is_named_before_anything_is_changed(
-    site: Site, gateway: Gateway, untouched: Staged, destination: Destination, options: dict[str, Any], text: str
+    site: Site, gateway: Gateway, untouched: Staged, destination: Destination, *, options: dict[str, Any], text: str
 ) -> None:
     migration_id = options.get("migration", untouched.id)
     failed = destination.vcenter(migration_id, **{k: v for k, v in options.items() if k != "migration"})

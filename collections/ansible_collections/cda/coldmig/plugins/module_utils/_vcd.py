@@ -403,7 +403,7 @@ class Vcd:
         pause = POLL_FIRST
         while not task.ended:
             if self._clock() > deadline:
-                raise VcdError(f"{what}: the task is still '{task.status}' after {timeout:g} seconds ({task.href})")
+                raise VcdError(f"{what}: the task is still '{task.status}' after {timeout:.0f} seconds ({task.href})")
             self._sleep(pause)
             pause = min(POLL_LONGEST, pause * 1.5)
             task = self.read(xml.read_task, task.href, what=f"{what}: waiting")

@@ -164,14 +164,14 @@ def _find_user(vcd: Vcd, organization: str, name: str) -> xml.Reference:
 def find_vcenter(vcd: Vcd, wanted: str | None) -> xml.Reference:
     """The vCenter in VCD by its name there, its host name or its instance UUID; the only one when none is named."""
     records = list(vcd.query("virtualCenter", what="listing the vCenters"))
-    if wanted is None and len(records) == 1:
-        matching = records
+    known = listing(record.get("name", "") for record in records)
+    if wanted is None:
+        matching, trouble = records, "VCD manages not exactly one vCenter, so name the one that has the VM"
     else:
-        matching = [r for r in records if wanted is not None and wanted.lower() in _names_of_vcenter(r)]
+        matching = [record for record in records if wanted.lower() in _names_of_vcenter(record)]
+        trouble = f"VCD manages no vCenter with the name, host name or UUID {wanted!r}"
     if len(matching) != 1:
-        known = listing(record.get("name", "") for record in records)
-        asked = "vcenter is needed to choose one" if wanted is None else f"vcenter {wanted!r} is not one of them"
-        raise DestinationError(f"vcenter: VCD manages several or none, or not this one: there {known}; {asked}")
+        raise DestinationError(f"vcenter: {trouble}; there {known}")
     return xml.Reference(matching[0].get("name", ""), matching[0]["href"])
 
 

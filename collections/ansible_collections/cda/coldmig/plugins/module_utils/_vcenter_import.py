@@ -226,8 +226,7 @@ class Sent:
     """What was sent for one disk."""
 
     length: int
-    sha1: str
-    sha256: str
+    digest: str
 
 
 def open_connection(target: DeviceUrl, vcenter_host: str, tls: ssl.SSLContext, timeout: float) -> HTTPSConnection:
@@ -268,10 +267,13 @@ def send_disk(
     url: str,
     source: ByteSource,
     *,
+    algorithm: str,
     report: Callable[[int], None],
     stop: threading.Event,
 ) -> Sent:
     """POST one image. *report* gets the number of bytes of each block; *stop* ends the upload.
+
+    *algorithm* (sha1, sha256) is that of the digest of what was sent.
 
     Raises UploadError when the host refuses or the source has another length than it said.
     """
@@ -280,8 +282,7 @@ def send_disk(
     connection.putheader("Content-Type", VMDK_MEDIA)
     connection.putheader("Content-Length", str(source.length))
     connection.endheaders()
-    # vCenter's manifest has a SHA-1 by default and a SHA-256 where it can be asked for one
-    sha1, sha256, sent = hashlib.sha1(usedforsecurity=False), hashlib.sha256(), 0
+    digest, sent = hashlib.new(algorithm, usedforsecurity=False), 0
     try:
         for block in source.blocks():
             if stop.is_set():
@@ -290,8 +291,7 @@ def send_disk(
                 raise UploadError(f"the image has more than the {source.length} bytes that were announced")
             connection.send(block)
             sent += len(block)
-            sha1.update(block)
-            sha256.update(block)
+            digest.update(block)
             report(len(block))
     except OSError as error:
         raise UploadError(
@@ -306,7 +306,7 @@ def send_disk(
         raise UploadError(f"no answer after all {sent} bytes: {root_cause(error)}") from error
     if answer.status not in (200, 201):
         raise UploadError(f"refused with {answer.status} {answer.reason}: {_plain(text)}")
-    return Sent(sent, sha1.hexdigest(), sha256.hexdigest())
+    return Sent(sent, digest.hexdigest())
 
 
 def _refusal(connection: HTTPSConnection) -> str:
@@ -387,10 +387,10 @@ def import_vm(
         targets = match_device_urls(
             info.deviceUrl, request.hardware.disks, request.hardware.controller, f"{vcenter.hostname}:{vcenter.port}"
         )
-        _ask_for_sha256(lease, targets.values())
-        sent = _send_all(vcenter, lease, targets, open_disk, parallel=parallel, report=report)
-        _compare_manifest(lease, targets, sent)
+        algorithm = _choose_checksum(lease, targets.values())
+        sent = _send_all(vcenter, lease, targets, open_disk, algorithm=algorithm, parallel=parallel, report=report)
         with translated(f"completing the import of VM {request.name}"):
+            _compare_manifest(lease, targets, sent, algorithm)
             lease.HttpNfcLeaseComplete()
         vm = FoundVm(entity, request.name, complete=True)
         vcenter.mark_complete(vm, timeout=timeout)
@@ -417,11 +417,14 @@ def _wait_ready(vcenter: Vcenter, lease: t.Any, name: str, timeout: float) -> t.
             time.sleep(POLL_SECONDS)
 
 
-def _ask_for_sha256(lease: t.Any, targets: Iterable[DeviceUrl]) -> None:
-    """Best effort: without it the manifest has SHA-1, which serves as well against transfer errors."""
+def _choose_checksum(lease: t.Any, targets: Iterable[DeviceUrl]) -> str:
+    """Ask for SHA-256 in the manifest; without it there is SHA-1, which serves as well against transfer errors."""
     wanted = [vim.KeyValue(key=target.key, value="sha256") for target in targets]
-    with contextlib.suppress(vmodl.MethodFault):
+    try:
         lease.HttpNfcLeaseSetManifestChecksumType(wanted)
+    except vmodl.MethodFault:
+        return "sha1"
+    return "sha256"
 
 
 def _send_all(
@@ -430,6 +433,7 @@ def _send_all(
     targets: Mapping[int, DeviceUrl],
     open_disk: OpenDisk,
     *,
+    algorithm: str,
     parallel: int,
     report: Callable[[int, int], None],
 ) -> dict[int, Sent]:
@@ -460,7 +464,7 @@ def _send_all(
                 with contextlib.closing(
                     open_connection(target, vcenter.hostname, vcenter.tls, vcenter.timeout)
                 ) as connection:
-                    return send_disk(connection, target.url, source, report=count, stop=stop)
+                    return send_disk(connection, target.url, source, algorithm=algorithm, report=count, stop=stop)
         except _StoppedError:
             raise
         except UploadError as error:
@@ -503,23 +507,27 @@ def _why_ended(vcenter: Vcenter, lease: t.Any) -> str:
     return ""
 
 
-def _compare_manifest(lease: t.Any, targets: Mapping[int, DeviceUrl], sent: Mapping[int, Sent]) -> None:
+def _compare_manifest(lease: t.Any, targets: Mapping[int, DeviceUrl], sent: Mapping[int, Sent], algorithm: str) -> None:
     """What vCenter says it received against what was sent. Not every version has a manifest for imports."""
     try:
         entries = {entry.key: entry for entry in lease.HttpNfcLeaseGetManifest() or ()}
     except (vmodl.fault.NotSupported, vmodl.fault.MethodNotFound, vmodl.fault.NotImplemented):
         return
-    except vmodl.MethodFault as fault:
-        raise UploadError(f"asking what arrived: {describe_fault(fault)}") from fault
     for index, target in targets.items():
-        entry = entries.get(target.key)
-        if entry is None:
-            continue
-        kind = (entry.checksumType or "").lower()
-        received = entry.checksum if kind in ("sha1", "sha256") else entry.sha1
-        expected = sent[index].sha256 if kind == "sha256" else sent[index].sha1
-        if received and received.lower() != expected:
-            raise UploadError(f"disk {index}: vCenter received other bytes than were sent ({received}, not {expected})")
+        received = received_digest(entries.get(target.key), algorithm)
+        if received is not None and received.lower() != sent[index].digest:
+            raise UploadError(
+                f"disk {index}: vCenter received other bytes than were sent ({received}, not {sent[index].digest})"
+            )
+
+
+def received_digest(entry: t.Any, algorithm: str) -> str | None:
+    """The digest of this kind in an entry of the lease's manifest, if it has one."""
+    if entry is None:
+        return None
+    if (entry.checksumType or "").lower() == algorithm and entry.checksum:
+        return str(entry.checksum)
+    return str(entry.sha1) if algorithm == "sha1" and entry.sha1 else None
 
 
 def _abort(vcenter: Vcenter, lease: t.Any, entity: t.Any, migration_id: str, *, timeout: float) -> str:

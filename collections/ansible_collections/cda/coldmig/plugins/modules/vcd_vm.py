@@ -27,7 +27,7 @@ attributes:
   check_mode:
     support: full
     details:
-      - Account, destination and vCenter are looked up, so that what is wrong with them shows, also before the VM is there.
+      - Account, destination and vCenter are looked up, so that mistakes show, also before the VM is there.
   diff_mode:
     support: full
   idempotent:
