@@ -217,7 +217,10 @@ class Machine:
                 argv += ["-global", "driver=cfi.pflash01,property=secure,value=on"]
         if self.smbios:
             s = self.smbios
-            argv += ["-smbios", f"type=1,manufacturer={s.manufacturer},product={s.product},serial={s.serial}"]
+            fields = {"manufacturer": s.manufacturer, "product": s.product, "serial": s.serial}
+            # QEMU's way to write a comma within a value is to double it.
+            values = (f"{name}={value.replace(',', ',,')}" for name, value in fields.items())
+            argv += ["-smbios", ",".join(["type=1", *values])]
             argv += ["-uuid", s.uuid]
         argv += self._medium_arguments()
         argv += self._disk_arguments()
