@@ -153,7 +153,7 @@ def _wait_until_healthy(site: Site, process: subprocess.Popen[bytes], log: Path)
         try:
             if requests.get(f"{site.url}/api/v1/health", verify=str(site.ca), timeout=5).ok:
                 return
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             pass
         if process.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"the gateway did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
