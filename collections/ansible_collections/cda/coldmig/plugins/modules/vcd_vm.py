@@ -10,8 +10,8 @@ short_description: Bring the VM of a cold migration into Cloud Director and fini
 version_added: 0.1.0
 description:
   - Makes VMware Cloud Director take over the VM that M(cda.coldmig.vcenter_vm) made, by move, into a vApp of its own or
-    into one that is there. Then it connects the networks, turns guest customization off, sets names, metadata and owner,
-    powers the VM on if the migration asks for it, and tells the gateway that the migration is finished.
+    into one that is there. Then it connects the networks, turns guest customization off, sets names, metadata and
+    owner, powers the VM on if the migration asks for it, and tells the gateway that the migration is finished.
   - VDC, storage profile, networks and vApp come from the destination of the migration. They are looked up before
     anything is changed.
   - What an earlier run made is found by the migration's id and continued. A failed import leaves no vApp behind.
