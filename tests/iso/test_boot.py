@@ -143,7 +143,10 @@ def test_missing_medium_is_said_on_the_console(built: Built, tmp_path: Path) -> 
         memory_mib=512,
         extra=(
             *("-kernel", str(built.parts.system / "vmlinuz"), "-initrd", str(built.parts.initrd / "initrd.img")),
-            *("-append", "console=ttyS0 quiet loglevel=3 coldmig.volume=COLDMIG_1_0000000000000000"),
+            *(
+                "-append",
+                "console=ttyS0 quiet loglevel=3 coldmig.volume=COLDMIG_1_0000000000000000 coldmig.find_seconds=5",
+            ),
         ),
     )
     with machine.start() as running:

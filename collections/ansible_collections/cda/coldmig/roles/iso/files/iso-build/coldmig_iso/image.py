@@ -80,7 +80,7 @@ def build_image(parts: Parts, build_id: str, scratch: Path, result: Path) -> Non
             *("--grub2-boot-info", "--grub2-mbr", BIOS_MBR, "--protective-msdos-label"),
             *("-eltorito-alt-boot", "-e", f"boot/grub/{EFI_IMAGE}", "-no-emul-boot"),
             *("-efi-boot-part", "--efi-boot-image"),
-            *("--set_all_file_dates", "set_to_mtime"),
+            *("--set_all_file_dates", f"={SOURCE_DATE_EPOCH}"),
             root,
         ],
         env={"SOURCE_DATE_EPOCH": SOURCE_DATE_EPOCH},

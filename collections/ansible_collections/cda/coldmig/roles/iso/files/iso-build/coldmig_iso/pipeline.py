@@ -67,7 +67,7 @@ def build(options: BuildOptions, cache: Cache, say: Callable[[str], None]) -> Bu
             say(f"{name}: {seconds[name]:.1f} s")
         return directory
 
-    common = digest_of(str(FORMAT), SOURCE_DATE_EPOCH, _code("run", "cache"))
+    common = digest_of(str(FORMAT), SOURCE_DATE_EPOCH)
     tree_key = _tree_key(options.tree)
     if options.refresh:
         shutil.rmtree(cache.root / f"tree-{tree_key}", ignore_errors=True)
