@@ -13,7 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
-from real_gateway import Gateway, require  # noqa: E402 - after the path to it
+from real_gateway import Gateway, require
 
 GUEST_DATA = Path(__file__).resolve().parents[3] / "shared/guest-data"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from agent_lab import Authority, config_document
+
 from coldmig_agent.config import ConfigError, load_config, parse_config
 
 CA = Authority.create().pem
@@ -45,7 +46,12 @@ def test_a_proxy_may_have_a_user() -> None:
 
 
 def static(**interface: object) -> Any:
-    entry = {"match": {"mac": "00-50-56-AA-BB-CC"}, "addresses": ["192.0.2.10/24"], "gateway": "192.0.2.1", "vlan": None}
+    entry = {
+        "match": {"mac": "00-50-56-AA-BB-CC"},
+        "addresses": ["192.0.2.10/24"],
+        "gateway": "192.0.2.1",
+        "vlan": None,
+    }
     entry.update(interface)
     return lambda d: d.update(network={"mode": "static", "interfaces": [entry], "dns": ["192.0.2.53"], "mtu": 1400})
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 from agent_lab import MIB, empty_image, sha256
+from real_gateway import Gateway, Relay
+
 from coldmig_agent.api import ControlClient, Enrolment
 from coldmig_agent.config import Config, parse_config
 from coldmig_agent.copying import reader
@@ -27,7 +29,6 @@ from coldmig_agent.machine import Cpu, Guest, Machine
 from coldmig_agent.site import Site
 from coldmig_wire.frames import CHUNK, HEADER, Frame, FrameType
 from coldmig_wire.grains import decode_chunk
-from real_gateway import Gateway, Relay
 
 
 def mixed_image(path: Path, megabytes: int, seed: int, tail: int = 0) -> Path:
@@ -72,7 +73,9 @@ class Session:
         self.site = Site(self.config.site)
         self.sources = read_image_files(images)
         self.control = ControlClient(self.site)
-        self.enrolment: Enrolment = self.control.enrol(self.config.credential, machine_of(self.sources), f"boot-of-{name}")
+        self.enrolment: Enrolment = self.control.enrol(
+            self.config.credential, machine_of(self.sources), f"boot-of-{name}"
+        )
         self.stop = threading.Event()
         self.problems: list[str | None] = []
         self.copier = Copier(self.site, self.enrolment.session_token, self.sources, self.stop, self.problems.append)
@@ -173,7 +176,9 @@ def test_a_killed_gateway_is_waited_for_and_nothing_durable_is_lost(own_gateway:
 def test_what_the_site_has_is_not_read_again(gateway: Gateway, tmp_path: Path) -> None:
     session = Session(gateway, "again", [mixed_image(tmp_path / "disk.img", 30, 7)])
     session.copier.run(1)
-    again = Copier(session.site, session.enrolment.session_token, session.sources, session.stop, session.problems.append)
+    again = Copier(
+        session.site, session.enrolment.session_token, session.sources, session.stop, session.problems.append
+    )
     again.run(1)
     view = again.progress[0].view()
     assert (view.read_bytes, view.done_chunks) == (0, 30)
@@ -195,7 +200,9 @@ def test_an_unknown_session_stops_the_copy(gateway: Gateway, tmp_path: Path) -> 
 
 
 def test_an_order_to_stop_ends_the_copy_while_the_site_is_away(gateway: Gateway, relay: Relay, tmp_path: Path) -> None:
-    session = Session(gateway, "away", [mixed_image(tmp_path / "disk.img", 3, 9)], url=f"https://127.0.0.1:{relay.port}")
+    session = Session(
+        gateway, "away", [mixed_image(tmp_path / "disk.img", 3, 9)], url=f"https://127.0.0.1:{relay.port}"
+    )
     relay.refusing = True
     threading.Timer(1.0, session.stop.set).start()
     with pytest.raises(CopyStopped):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from agent_lab import write_tree
+
 from coldmig_agent.discovery import cpu, memory
 
 MIB, GIB = 1 << 20, 1 << 30

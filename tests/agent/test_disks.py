@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from agent_lab import MIB, empty_image, need, run, write_tree
+
 from coldmig_agent.discovery import disks, firmware, tpm
 from coldmig_agent.discovery.disks import Source
 
@@ -34,9 +35,7 @@ class Machine:
 
     def read(self) -> list[Source]:
         self.opened.clear()
-        return disks.read_machine_disks(
-            self.root / "sys", self.root / "dev", self.root / "run", lambda path: self.opened.append(path)
-        )
+        return disks.read_machine_disks(self.root / "sys", self.root / "dev", self.root / "run", self.opened.append)
 
 
 @pytest.fixture
@@ -51,7 +50,7 @@ def test_a_disk_is_described_with_what_the_kernel_knows(machine: Machine) -> Non
         **{
             "device/vendor": "DELL    \n",
             "device/model": "PERC H710P\n",
-            "device/wwid": "naa.6b8ca3a0\n",
+            "device/wwid": "t10.ATA     QEMU   1\n",
             "queue/rotational": "1\n",
         },
     )
@@ -60,7 +59,12 @@ def test_a_disk_is_described_with_what_the_kernel_knows(machine: Machine) -> Non
     (source,) = machine.read()
     disk = source.disk
     assert (disk.index, disk.size_bytes, disk.logical_sector) == (0, 8 * MIB, 512)
-    assert (disk.model, disk.serial, disk.wwn, disk.rotational) == ("DELL PERC H710P", "SER 1234", "naa.6b8ca3a0", True)
+    assert (disk.model, disk.serial, disk.wwn, disk.rotational) == (
+        "DELL PERC H710P",
+        "SER 1234",
+        "t10.ATA QEMU 1",
+        True,
+    )
     assert (disk.table, disk.partitions) == (None, ())
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import smbios
+
 from coldmig_agent.discovery import dmi
 
 UUID = uuid.UUID("564d1925-efca-3787-8f01-020304050607")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from agent_lab import MIB, empty_image, need, run
+
 from coldmig_agent.discovery.filesystems import Content, probe
 
 
@@ -59,7 +60,9 @@ def test_a_hibernated_linux_is_noticed(tmp_path: Path) -> None:
 def test_luks_is_found(tmp_path: Path) -> None:
     need("cryptsetup")
     path = empty_image(tmp_path / "luks.img", 32 * MIB)
-    run("cryptsetup", "luksFormat", "-q", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", path, stdin=b"secret")
+    run(
+        "cryptsetup", "luksFormat", "-q", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000", path, stdin=b"secret"
+    )
     assert probed(path).fstype == "crypto_LUKS"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from agent_lab import write_tree
+
 from coldmig_agent.guest.hostname import read_hostname, usable
 from coldmig_agent.guest.kernel import (
     BootFacts,
@@ -33,7 +34,8 @@ def guest(root: Path, files: dict[str, str | bytes]) -> GuestRoot:
 
 def test_os_release_is_read_through_an_absolute_link_inside_the_guest(tmp_path: Path) -> None:
     root = guest(
-        tmp_path, {"/etc/os-release": "->/usr/lib/os-release", "/usr/lib/os-release": DEBIAN, "/etc/debian_version": "12.7\n"}
+        tmp_path,
+        {"/etc/os-release": "->/usr/lib/os-release", "/usr/lib/os-release": DEBIAN, "/etc/debian_version": "12.7\n"},
     )
     assert read_release(root) == Release("debian", "12.7", "Debian GNU/Linux 12 (bookworm)")
 
@@ -48,9 +50,15 @@ def test_a_point_release_of_another_major_version_is_not_believed(tmp_path: Path
     [
         ({"/etc/os-release": 'ID="openEuler"\nVERSION_ID="22.03"\n'}, ("openeuler", "22.03")),
         ({"/usr/lib/os-release": "ID=fedora\nVERSION_ID=40\n"}, ("fedora", "40")),
-        ({"/etc/os-release": "", "/etc/lsb-release": "DISTRIB_ID=Ubuntu\nDISTRIB_RELEASE=12.04\n"}, ("ubuntu", "12.04")),
+        (
+            {"/etc/os-release": "", "/etc/lsb-release": "DISTRIB_ID=Ubuntu\nDISTRIB_RELEASE=12.04\n"},
+            ("ubuntu", "12.04"),
+        ),
         ({"/etc/redhat-release": "Red Hat Enterprise Linux Server release 6.10 (Santiago)\n"}, ("rhel", "6.10")),
-        ({"/etc/redhat-release": "CentOS release 6.9\n", "/etc/centos-release": "CentOS release 6.9\n"}, ("centos", "6.9")),
+        (
+            {"/etc/redhat-release": "CentOS release 6.9\n", "/etc/centos-release": "CentOS release 6.9\n"},
+            ("centos", "6.9"),
+        ),
         ({"/etc/redhat-release": "Some Rebuild release 7.1\n"}, ("linux", "7.1")),
         ({"/etc/SuSE-release": "SUSE Linux Enterprise Server 11 (x86_64)\nVERSION = 11\n"}, ("sles", "11")),
         ({"/etc/debian_version": "6.0.10\n"}, ("debian", "6.0.10")),
@@ -84,7 +92,10 @@ def test_the_release_files_of_real_distributions_are_read(guest_data: Path, tmp_
     ("files", "expected"),
     [
         ({"/etc/hostname": "# comment\n\nerp-db-01\n"}, "erp-db-01"),
-        ({"/etc/hostname": "localhost\n", "/etc/sysconfig/network": "NETWORKING=yes\nHOSTNAME=old.example.com\n"}, "old.example.com"),
+        (
+            {"/etc/hostname": "localhost\n", "/etc/sysconfig/network": "NETWORKING=yes\nHOSTNAME=old.example.com\n"},
+            "old.example.com",
+        ),
         ({"/etc/HOSTNAME": "suse01.example.com\n"}, "suse01.example.com"),
         ({"/etc/conf.d/hostname": 'hostname="gentoo1"\n'}, "gentoo1"),
         ({"/etc/hostname": "(none)\n"}, None),
@@ -148,7 +159,7 @@ menuentry 'Debian GNU/Linux' --class debian $menuentry_id_option 'gnulinux-simpl
 \tinitrd\t/boot/initrd.img-6.1.0-20-amd64
 }
 submenu 'Advanced options for Debian GNU/Linux' $menuentry_id_option 'gnulinux-advanced-1' {
-\tmenuentry 'Debian GNU/Linux, with Linux 5.10.0-1-amd64' --class debian $menuentry_id_option 'gnulinux-5.10.0-1-amd64-advanced-1' {
+\tmenuentry 'Debian GNU/Linux, with Linux 5.10.0-1-amd64' $menuentry_id_option 'gnulinux-5.10.0-1-amd64-advanced-1' {
 \t\tlinux\t/boot/vmlinuz-5.10.0-1-amd64 root=/dev/sda1 ro
 \t\tinitrd\t/boot/initrd.img-5.10.0-1-amd64
 \t}
@@ -173,7 +184,10 @@ def test_the_saved_entry_of_grub_wins_when_grub_uses_it() -> None:
 
 
 def test_boot_loader_specification_entries_are_preferred(tmp_path: Path) -> None:
-    entry = "title Rocky Linux ({0})\nversion {0}\nlinux /vmlinuz-{0}\ninitrd /initramfs-{0}.img $tuned_initrd\noptions root=/dev/mapper/rl-root ro\n"
+    entry = (
+        "title Rocky Linux ({0})\nversion {0}\nlinux /vmlinuz-{0}\ninitrd /initramfs-{0}.img $tuned_initrd\n"
+        "options root=/dev/mapper/rl-root ro\n"
+    )
     root = guest(
         tmp_path,
         {
@@ -193,7 +207,11 @@ def test_boot_loader_specification_entries_are_preferred(tmp_path: Path) -> None
 def test_without_a_menu_the_newest_kernel_counts(tmp_path: Path) -> None:
     root = guest(
         tmp_path,
-        {"/boot/vmlinuz-5.10.0-9-amd64": "", "/boot/vmlinuz-5.10.0-21-amd64": "", "/boot/initrd.img-5.10.0-21-amd64": ""},
+        {
+            "/boot/vmlinuz-5.10.0-9-amd64": "",
+            "/boot/vmlinuz-5.10.0-21-amd64": "",
+            "/boot/initrd.img-5.10.0-21-amd64": "",
+        },
     )
     found = default_entry(root, "/boot")
     assert found is not None
@@ -202,7 +220,13 @@ def test_without_a_menu_the_newest_kernel_counts(tmp_path: Path) -> None:
 
 
 def test_driver_names_are_the_same_with_hyphen_and_underscore() -> None:
-    paths = ["usr/lib/modules/6.1/kernel/drivers/scsi/vmw_pvscsi.ko", "a/ata-piix.ko.xz", "b/nvme.ko.zst", "c/e1000.ko.sig", "d/tg3.ko"]
+    paths = [
+        "usr/lib/modules/6.1/kernel/drivers/scsi/vmw_pvscsi.ko",
+        "a/ata-piix.ko.xz",
+        "b/nvme.ko.zst",
+        "c/e1000.ko.sig",
+        "d/tg3.ko",
+    ]
     assert module_names(paths) == {"vmw_pvscsi", "ata_piix", "nvme"}
 
 
@@ -212,7 +236,7 @@ def test_modules_of_the_root_file_system_are_listed(tmp_path: Path) -> None:
         {
             "/lib": "->usr/lib",
             "/usr/lib/modules/6.1.0-20-amd64/modules.builtin": "kernel/drivers/ata/ata_piix.ko\n",
-            "/usr/lib/modules/6.1.0-20-amd64/modules.dep": "kernel/drivers/net/vmxnet3/vmxnet3.ko: \nkernel/drivers/scsi/vmw_pvscsi.ko.xz:\n",
+            "/usr/lib/modules/6.1.0-20-amd64/modules.dep": "kernel/net/vmxnet3.ko: \nkernel/scsi/vmw_pvscsi.ko.xz:\n",
         },
     )
     assert read_modules(root) == [ModuleFacts("6.1.0-20-amd64", ("ata_piix",), ("vmw_pvscsi", "vmxnet3"))]

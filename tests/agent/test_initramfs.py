@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 from agent_lab import need, run, write_tree
+
 from coldmig_agent.guest import initramfs
 from coldmig_agent.guest.initramfs import Listing, list_names
 
-DRIVERS = ["usr/lib/modules/6.1/kernel/drivers/scsi/vmw_pvscsi.ko", "usr/lib/modules/6.1/kernel/drivers/nvme/host/nvme.ko"]
+DRIVERS = [
+    "usr/lib/modules/6.1/kernel/drivers/scsi/vmw_pvscsi.ko",
+    "usr/lib/modules/6.1/kernel/drivers/nvme/host/nvme.ko",
+]
 
 
 def cpio(root: Path, names: list[str]) -> bytes:
@@ -22,7 +26,11 @@ def cpio(root: Path, names: list[str]) -> bytes:
     chance = random.Random(len(names))
     write_tree(root, {name: chance.randbytes(3001) for name in names})
     done = subprocess.run(
-        ["cpio", "-o", "-H", "newc", "--quiet"], input="\n".join(names).encode(), cwd=root, capture_output=True, check=True
+        ["cpio", "-o", "-H", "newc", "--quiet"],
+        input="\n".join(names).encode(),
+        cwd=root,
+        capture_output=True,
+        check=True,
     )
     return done.stdout
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
 from coldmig_agent.config import InterfaceConfig, NetworkConfig
 from coldmig_agent.interfaces import InterfaceState
 from coldmig_agent.netconfig import NetworkSetupError, first_with_carrier, networkd_files

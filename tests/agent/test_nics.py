@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent_lab import write_tree
+
 from coldmig_agent.discovery import nics
 from coldmig_agent.interfaces import all_states, ethernet_names, permanent_mac
 

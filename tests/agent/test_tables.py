@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 from agent_lab import MIB, empty_image, need, run
+
 from coldmig_agent.discovery import tables
 from coldmig_agent.discovery.tables import ReadAt, read_table
 
@@ -57,7 +58,12 @@ def test_an_mbr_with_logical_partitions_is_read(tmp_path: Path) -> None:
     run("sfdisk", "-q", path, stdin=script.encode())
     table = table_of(path)
     assert table.kind == "dos"
-    assert [(entry.number, entry.type) for entry in table.entries] == [(1, "0x83"), (2, "0x05"), (5, "0x82"), (6, "0x83")]
+    assert [(entry.number, entry.type) for entry in table.entries] == [
+        (1, "0x83"),
+        (2, "0x05"),
+        (5, "0x82"),
+        (6, "0x83"),
+    ]
     assert table.entries[0].active
     assert all(entry.start_bytes + entry.size_bytes <= 64 * MIB for entry in table.entries)
 

@@ -148,7 +148,9 @@ def _sign(
     return builder.sign(signer, hashes.SHA256())
 
 
-def config_document(url: str, ca_pem: str, credential: str = "cm1_iso_" + "x" * 43, **more: object) -> dict[str, object]:
+def config_document(
+    url: str, ca_pem: str, credential: str = "cm1_iso_" + "x" * 43, **more: object
+) -> dict[str, object]:
     """The ISO's settings."""
     return {
         "format": 1,

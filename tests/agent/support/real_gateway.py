@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -12,13 +13,14 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
-from agent_lab import config_document
+from agent_lab import config_document, need, run
 
 ROOT = Path(__file__).resolve().parents[3]
 _ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "gateway/src"), str(ROOT / "agent")])}
@@ -80,16 +82,22 @@ class Gateway:
             self._process.wait()
             self._process = None
 
-    def call(self, method: str, path: str, body: object = None, token: str | None = None) -> Any:
-        """One request to the control plane. HTTP errors are urllib's."""
-        request = urllib.request.Request(
-            f"{self.url}/api/v1{path}",
+    @contextmanager
+    def _open(self, method: str, path: str, token: str, body: bytes | None = None) -> Iterator[IO[bytes]]:
+        request = urllib.request.Request(  # noqa: S310 - always https
+            self.url + path,
             method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {token or self.provider}", "Content-Type": "application/json"},
+            data=body,
+            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
         )
         context = ssl.create_default_context(cadata=self.ca_pem)
-        with urllib.request.urlopen(request, context=context, timeout=20) as answer:
+        with urllib.request.urlopen(request, context=context, timeout=60) as answer:  # noqa: S310
+            yield answer
+
+    def call(self, method: str, path: str, body: object = None, token: str | None = None) -> Any:
+        """One request to the control plane. HTTP errors are urllib's."""
+        data = None if body is None else json.dumps(body).encode()
+        with self._open(method, f"/api/v1{path}", token or self.provider, data) as answer:
             return json.loads(answer.read() or b"null")
 
     def activate(self, active: bool = True) -> None:
@@ -125,18 +133,11 @@ class Gateway:
 
     def image(self, identity: str, disk: int, target: Path) -> Path:
         """The disk as it would go to vCenter, unpacked to a raw image by qemu-img."""
-        from agent_lab import need, run
-
         need("qemu-img")
-        request = urllib.request.Request(
-            f"{self.url}/data/v1/migrations/{identity}/disks/{disk}/image.vmdk",
-            headers={"Authorization": f"Bearer {self.provider}"},
-        )
+        path = f"/data/v1/migrations/{identity}/disks/{disk}/image.vmdk"
         vmdk = target.with_suffix(".vmdk")
-        context = ssl.create_default_context(cadata=self.ca_pem)
-        with urllib.request.urlopen(request, context=context, timeout=60) as answer, vmdk.open("wb") as file:
-            while block := answer.read(1 << 20):
-                file.write(block)
+        with self._open("GET", path, self.provider) as answer, vmdk.open("wb") as file:
+            shutil.copyfileobj(answer, file)
         run("qemu-img", "convert", "-f", "vmdk", "-O", "raw", vmdk, target)
         return target
 

@@ -30,7 +30,9 @@ def processor(*, populated: bool = True, central: bool = True) -> bytes:
     return structure(4, bytes(body))
 
 
-def memory_device(size_mib: int | None, kind: int = 0x1A, technology: int = 3, kib: int = 0, detail: int = 0x80) -> bytes:
+def memory_device(
+    size_mib: int | None, kind: int = 0x1A, technology: int = 3, kib: int = 0, detail: int = 0x80
+) -> bytes:
     """Type 17 of SMBIOS 3.3; None is an empty slot, ``kib`` a size below 1 MiB."""
     body = bytearray(0x54 - 4)
     extended = 0

@@ -99,7 +99,8 @@ def _vpd_serial(path: Path) -> str:
 
 
 def _first(*values: str | None) -> str:
-    return next((text for value in values if value and (text := clean(value, 128))), "")
+    """The first value that says something; firmware pads with blanks."""
+    return next((text for value in values if value and (text := clean(" ".join(value.split()), 128))), "")
 
 
 def block_devices(sys: Path, dev: Path, run: Path) -> list[BlockDevice]:

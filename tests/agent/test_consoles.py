@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the operator sees: the right words in every phase, on a screen and on a line, and never a stuck agent."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from coldmig_agent.consoles import ConsoleThread, LineConsole, ScreenConsole, disk_line, open_consoles, render
+from coldmig_agent.copying.progress import DiskView
+from coldmig_agent.status import Phase, Snapshot, Status
+
+MIB, GIB = 1 << 20, 1 << 30
+VIEW = DiskView(0, 3 * GIB, 3072, 1229, 2 * GIB, GIB, 0, 35.0 * MIB, 52.0)
+SNAPSHOT = Snapshot(
+    phase=Phase.COPYING,
+    site="https://site.example:8443",
+    template="standard (acme)",
+    migration="c4654531-6493-44d5-bdb8-850531dc3df8",
+    name="erp-db-01",
+    network=("ens3 52:54:00:12:34:56 link up 10.0.2.15",),
+    machine=("erp-db-01: Debian GNU/Linux 12 (bookworm)",),
+    notices=("this machine has a TPM 2: keys sealed in it will not be there",),
+    disks=(VIEW,),
+)
+
+
+def screen(snapshot: Snapshot, width: int = 80, height: int = 25) -> str:
+    return "\n".join(render(snapshot, width, height))
+
+
+def test_a_disk_shows_share_rate_and_time_left() -> None:
+    line = disk_line(VIEW)
+    assert "disk 0 [########" in line
+    assert "40.0 %" in line
+    assert "1.2 GiB of 3.0 GiB" in line
+    assert "35.0 MiB/s" in line
+    assert "52 s left" in line
+
+
+def test_an_unknown_time_is_said_and_a_complete_disk_has_none() -> None:
+    assert "time left unknown" in disk_line(replace(VIEW, seconds_left=None))
+    assert "left" not in disk_line(replace(VIEW, done_chunks=3072, seconds_left=0))
+
+
+def test_lost_bytes_are_shown() -> None:
+    assert "4.0 KiB UNREADABLE" in disk_line(replace(VIEW, unreadable_bytes=4096))
+
+
+def test_the_screen_shows_everything_an_operator_asks_for() -> None:
+    text = screen(SNAPSHOT)
+    for part in ("https://site.example:8443", "standard (acme)", "c4654531", "erp-db-01", "10.0.2.15", "Debian", "TPM",
+                 "COPYING", "40.0 %", "Leave this machine running"):  # fmt: skip
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("phase", "words"),
+    [
+        (Phase.WAITING, "CONFIRM THIS MIGRATION"),
+        (Phase.VERIFYING, "VERIFYING EVERY CHUNK"),
+        (Phase.DONE, "You can power off this machine now"),
+        (Phase.FAILED, "HAS FAILED"),
+        (Phase.CANCELED, "WAS CANCELED"),
+    ],
+)
+def test_every_phase_says_what_it_means(phase: Phase, words: str) -> None:
+    assert words in screen(replace(SNAPSHOT, phase=phase))
+
+
+def test_a_reason_is_shown_with_the_end() -> None:
+    assert "wrong machine" in screen(replace(SNAPSHOT, phase=Phase.CANCELED, detail="canceled: wrong machine"))
+
+
+def test_a_problem_is_shown_with_the_assurance_that_the_agent_goes_on() -> None:
+    text = screen(replace(SNAPSHOT, problem="cannot reach https://site.example:8443: connection refused"))
+    assert "PROBLEM" in text
+    assert "connection refused" in text
+    assert "keeps trying" in text
+
+
+def test_the_screen_never_exceeds_its_size_and_keeps_what_matters() -> None:
+    big = replace(
+        SNAPSHOT,
+        machine=tuple(f"disk {n}: /dev/sd{n} " + "x" * 200 for n in range(40)),
+        notices=("w" * 400,) * 30,
+        disks=tuple(replace(VIEW, index=n) for n in range(40)),
+        problem="the site is away",
+    )
+    for width, height in ((80, 24), (80, 25), (132, 50), (40, 15)):
+        lines = render(big, width, height)
+        assert len(lines) <= height
+        assert all(len(line) <= width for line in lines)
+    assert "the site is away" in screen(big)
+    assert "40 disks in all" in screen(big)
+
+
+@pytest.fixture
+def terminal() -> tuple[int, Path]:
+    master, slave = os.openpty()
+    path = Path(os.ttyname(slave))
+    os.set_blocking(master, False)
+    return master, path
+
+
+def drained(master: int) -> str:
+    try:
+        return os.read(master, 1 << 20).decode()
+    except BlockingIOError:
+        return ""
+
+
+def test_a_line_console_gets_every_event_once(terminal: tuple[int, Path]) -> None:
+    master, path = terminal
+    status = Status()
+    console = LineConsole(path)
+    status.phase(Phase.NETWORK)
+    status.problem("no link")
+    status.problem("no link")
+    console.update(status)
+    text = drained(master)
+    assert text.count("Waiting for the network") == 1
+    assert text.count("PROBLEM: no link") == 1
+    console.update(status)
+    assert drained(master) == ""
+    console.close()
+
+
+def test_a_line_console_shows_progress_now_and_then(
+    terminal: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master, path = terminal
+    monkeypatch.setattr("coldmig_agent.consoles.PROGRESS_SECONDS", 0.0)
+    status = Status()
+    status.phase(Phase.COPYING)
+    status.watch_disks(lambda: [VIEW])
+    console = LineConsole(path)
+    console.update(status)
+    assert "40.0 %" in drained(master)
+    console.close()
+
+
+def test_the_screen_is_drawn_again_only_when_something_changed(terminal: tuple[int, Path]) -> None:
+    master, path = terminal
+    status = Status()
+    console = ScreenConsole(path)
+    console.update(status)
+    assert "STARTING" in drained(master)
+    console.update(status)
+    assert drained(master) == ""
+    status.phase(Phase.DISCOVERING)
+    console.update(status)
+    assert "READ-ONLY" in drained(master)
+    console.close()
+
+
+def test_a_serial_line_that_nobody_reads_does_not_stop_the_agent(terminal: tuple[int, Path]) -> None:
+    _, path = terminal
+    status = Status()
+    console = LineConsole(path)
+    began = time.monotonic()
+    for number in range(3000):
+        status.event(f"event {number} " + "x" * 300)
+        console.update(status)
+    assert time.monotonic() - began < 20
+    console.close()
+
+
+def test_escape_sequences_of_a_guest_never_reach_a_terminal(terminal: tuple[int, Path]) -> None:
+    master, path = terminal
+    status = Status()
+    status.machine(["evil\x1b]0;owned\x07 host"], ["\x9b31m"])
+    status.problem("a\x1b[2Jb")
+    console = LineConsole(path)
+    console.update(status)
+    text = drained(master)
+    assert "\x1b" not in text
+    assert "\x07" not in text
+    console.close()
+
+
+def test_a_console_that_cannot_be_opened_is_left_out(tmp_path: Path, terminal: tuple[int, Path]) -> None:
+    assert len(open_consoles([tmp_path / "absent", terminal[1]])) == 1
+
+
+def test_a_console_that_breaks_does_not_take_the_others_along(terminal: tuple[int, Path]) -> None:
+    class Broken:
+        def update(self, status: Status) -> None:
+            raise OSError("gone")
+
+        def close(self) -> None:
+            raise AssertionError("closed after it was dropped")
+
+    master, path = terminal
+    status = Status()
+    with ConsoleThread([Broken(), LineConsole(path)], status):
+        status.event("still here")
+    assert "still here" in drained(master)

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole agent against a real gateway: as a process of its own, or in this one where a wait must be shortened."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from agent_lab import MIB, Authority, config_document, empty_image, sha256
+from real_gateway import ROOT, Gateway, free_port
+
+from coldmig_agent import lifecycle
+from coldmig_agent.config import parse_config
+from coldmig_agent.lifecycle import Agent, Stopped, refusal
+from coldmig_agent.site import ProblemError
+from coldmig_agent.status import Phase, Status
+
+ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "gateway/src"), str(ROOT / "agent")])}
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = empty_image(tmp_path / "disk.img", 48 * MIB)
+    with path.open("r+b") as file:
+        file.seek(8 * MIB)
+        file.write(random.Random(1).randbytes(20 * MIB))
+    return path
+
+
+class Process:
+    """The agent as a process; its only console is a file."""
+
+    def __init__(self, directory: Path, settings: dict[str, Any] | None, *images: Path) -> None:
+        config = directory / "config.json"
+        if settings is not None:
+            config.write_text(json.dumps(settings))
+        self.console = directory / "console.txt"
+        self.console.touch()
+        words = [word for path in images for word in ("--source", str(path))]
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "coldmig_agent",
+                "--config",
+                str(config),
+                "--console",
+                str(self.console),
+                "--once",
+                *words,
+            ],
+            env=ENV,
+            stderr=subprocess.DEVNULL,
+        )
+        self.peak_kib = 0
+
+    @property
+    def text(self) -> str:
+        return self.console.read_text()
+
+    def wait_for(self, words: str) -> None:
+        deadline = time.monotonic() + 90
+        while words not in self.text:
+            assert self._process.poll() is None, self.text
+            assert time.monotonic() < deadline, self.text
+            time.sleep(0.1)
+
+    def finish(self) -> int:
+        _, status, usage = os.wait4(self._process.pid, 0)
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        self.peak_kib = usage.ru_maxrss
+        return self._process.returncode
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def end(self) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    started: list[Process] = []
+
+    def start(settings: dict[str, Any] | None, *images: Path) -> Process:
+        started.append(Process(tmp_path, settings, *images))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.end()
+
+
+def test_a_machine_is_copied_from_boot_to_the_last_word(
+    gateway: Gateway, launch: Callable[..., Process], image: Path
+) -> None:
+    before = sha256(image)
+    process = launch(gateway.iso("whole"), image)
+    assert process.finish() == 0, process.text
+    for words in ("Registering at the site", "registered as migration", "You can power off this machine now"):
+        assert words in process.text
+    (migration,) = gateway.migrations("whole")
+    assert migration["state"] == "copied"
+    assert migration["disks"][0]["verified"]
+    assert migration["machine"]["cpu"]["sockets"] >= 1
+    assert sha256(image) == before
+
+
+def test_the_agent_waits_for_the_confirmation(gateway: Gateway, launch: Callable[..., Process], image: Path) -> None:
+    process = launch(gateway.iso("confirm", auto_start=False), image)
+    process.wait_for("Waiting for confirmation")
+    (migration,) = gateway.migrations("confirm")
+    assert (migration["state"], migration["disks"][0]["have_chunks"]) == ("waiting", 0)
+    gateway.call("POST", f"/migrations/{migration['id']}/confirm")
+    assert process.finish() == 0, process.text
+    assert gateway.migration(migration["id"])["state"] == "copied"
+
+
+def test_a_cancellation_is_shown_with_its_reason(gateway: Gateway, launch: Callable[..., Process], image: Path) -> None:
+    process = launch(gateway.iso("cancel", auto_start=False), image)
+    process.wait_for("Waiting for confirmation")
+    (migration,) = gateway.migrations("cancel")
+    gateway.call("POST", f"/migrations/{migration['id']}/cancel", {"reason": "wrong machine"})
+    assert process.finish() == 1
+    assert "The migration was canceled" in process.text
+    assert "wrong machine" in process.text
+
+
+def test_a_removed_migration_ends_the_agent_with_an_explanation(
+    gateway: Gateway, launch: Callable[..., Process], image: Path
+) -> None:
+    process = launch(gateway.iso("removed", auto_start=False), image)
+    process.wait_for("Waiting for confirmation")
+    (migration,) = gateway.migrations("removed")
+    gateway.call("POST", f"/migrations/{migration['id']}/cancel", {"reason": "x"})
+    gateway.call("DELETE", f"/migrations/{migration['id']}")
+    assert process.finish() == 1
+    assert "does not know this session" in process.text or "was canceled" in process.text
+
+
+def test_memory_stays_bounded(gateway: Gateway, launch: Callable[..., Process], tmp_path: Path) -> None:
+    images = []
+    for number in range(2):
+        path = empty_image(tmp_path / f"disk-{number}.img", 400 * MIB)
+        with path.open("r+b") as file:
+            for _ in range(192):
+                file.write(random.Random(number).randbytes(MIB))
+        images.append(path)
+    process = launch(gateway.iso("memory"), *images)
+    assert process.finish() == 0, process.text
+    assert process.peak_kib < 200 * 1024
+
+
+def test_an_iso_without_settings_says_so(launch: Callable[..., Process], image: Path) -> None:
+    process = launch(None, image)
+    assert process.finish() == 2
+    assert "use an ISO made for a template" in process.text
+
+
+def test_a_signal_ends_the_agent_while_it_waits(launch: Callable[..., Process], image: Path) -> None:
+    settings = config_document(f"https://127.0.0.1:{free_port()}", Authority.create().pem)
+    process = launch(settings, image)
+    process.wait_for("connection refused")
+    process.signal(signal.SIGTERM)
+    assert process.finish() == 3
+
+
+class Inside:
+    """The agent in a thread of this process."""
+
+    def __init__(self, settings: dict[str, Any], *images: Path) -> None:
+        self.lines: list[str] = []
+        self.stop = threading.Event()
+        status = Status(self.lines.append)
+        self.agent = Agent(parse_config(json.dumps(settings).encode()), status, self.stop, images=images)
+        self.result: bool | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.result = self.agent.run()
+        except Stopped:
+            self.result = None
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait_for(self, words: str) -> None:
+        deadline = time.monotonic() + 60
+        while words not in self.text:
+            assert time.monotonic() < deadline, self.text
+            time.sleep(0.05)
+
+    def join(self) -> bool | None:
+        self._thread.join(90)
+        assert not self._thread.is_alive(), self.text
+        return self.result
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "RETRY_SECONDS", 0.3)
+    monkeypatch.setattr(lifecycle, "REFUSED_SECONDS", 0.3)
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_a_site_that_is_away_and_then_not_activated_is_waited_for(own_gateway: Gateway, image: Path) -> None:
+    settings = config_document(own_gateway.url, own_gateway.ca_pem)
+    inside = Inside(settings, image)
+    inside.wait_for(f"cannot reach {own_gateway.url}: connection refused")
+    inside.stop.set()
+    inside.join()
+
+    own_gateway.start()
+    settings = own_gateway.iso("later")
+    inside = Inside(settings, image)
+    inside.wait_for("site is not activated for cold migration: ask the provider; trying again in")
+    own_gateway.activate()
+    assert inside.join() is True, inside.text
+    assert len(own_gateway.migrations("later")) == 1
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_a_wrong_credential_says_what_to_do(gateway: Gateway, image: Path) -> None:
+    inside = Inside(config_document(gateway.url, gateway.ca_pem), image)
+    inside.wait_for("make a new ISO")
+    assert "cm1_iso_" not in inside.text
+    inside.stop.set()
+    assert inside.join() is None
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_a_foreign_site_is_never_given_the_credential(gateway: Gateway, image: Path) -> None:
+    inside = Inside(config_document(gateway.url, Authority.create().pem), image)
+    inside.wait_for("certificate is not the one on this ISO")
+    inside.stop.set()
+    inside.join()
+
+
+@pytest.mark.parametrize(
+    ("slug", "status", "words", "seconds"),
+    [
+        ("not-activated", 403, "ask the provider; trying again in 15 s", 15),
+        ("credential-expired", 401, "has expired: make a new ISO", 60),
+        ("template-deleted", 410, "was deleted", 60),
+        ("disk-too-large", 413, "refuses this machine: disk 0 is too large", 60),
+        ("internal", 500, "refuses this machine", 15),
+    ],
+)
+def test_every_refusal_has_a_sentence_and_another_try(slug: str, status: int, words: str, seconds: float) -> None:
+    text, wait = refusal(ProblemError(status, slug, "disk 0 is too large", {}))
+    assert words in text
+    assert wait == seconds
+
+
+def test_the_site_learns_progress_and_the_kernels_write_counters(
+    gateway: Gateway, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "REPORT_SECONDS", 0.2)
+    inside = Inside(gateway.iso("progress"), image)
+    assert inside.join() is True, inside.text
+    (migration,) = gateway.migrations("progress")
+    (disk,) = migration["progress"]["disks"]
+    assert disk["kernel_writes"] == {"ios": 0, "sectors": 0}
+    assert disk["done_chunks"] == 48
+    assert disk["read_bytes"] == 48 * MIB
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_machine_is_powered_off_only_when_the_iso_says_so(wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "POWEROFF_SECONDS", 0.01)
+    settings = config_document("https://site.example", Authority.create().pem, poweroff_when_done=wanted)
+    stop = threading.Event()
+    agent = Agent(parse_config(json.dumps(settings).encode()), Status(), stop)
+    calls: list[bool] = []
+    threading.Timer(0.5, stop.set).start()
+    with pytest.raises(Stopped):
+        lifecycle.finish(agent, lambda: calls.append(True))
+    assert calls == ([True] if wanted else [])
+
+
+def test_a_failed_fence_ends_the_migration_before_it_begins(monkeypatch: pytest.MonkeyPatch, image: Path) -> None:
+    def refuse(*_: object) -> None:
+        raise lifecycle.FenceError("/dev/sda is not read-only")
+
+    monkeypatch.setattr(lifecycle.discover, "find_sources", refuse)
+    inside = Inside(config_document("https://127.0.0.1:1", Authority.create().pem), image)
+    assert inside.join() is False
+    assert inside.agent.status.snapshot().phase is Phase.FAILED
+    assert "/dev/sda is not read-only" in inside.text
