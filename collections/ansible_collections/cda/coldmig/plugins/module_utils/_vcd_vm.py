@@ -269,7 +269,7 @@ class Importer:
         if found is not None:
             return found
         if target.vapp is not None:
-            self._into_existing(target, moref, vcenter)
+            self._into_existing(target.vapp, target, moref, vcenter)
         else:
             self._as_vapp(target, moref, vcenter)
         done = find_existing(self._vcd, self._migration, moref, vcenter)
@@ -305,13 +305,12 @@ class Importer:
             "description": f"Cold migration {self._migration['id']}",
         }
 
-    def _into_existing(self, target: Target, moref: str, vcenter: xml.Reference) -> None:
-        assert target.vapp is not None  # noqa: S101 - the caller looked
-        body = xml.import_into_vapp(vapp=target.vapp.href, **self._parameters(target, moref))
+    def _into_existing(self, vapp: xml.Reference, target: Target, moref: str, vcenter: xml.Reference) -> None:
+        body = xml.import_into_vapp(vapp=vapp.href, **self._parameters(target, moref))
         self._vcd.run(
             "POST",
             f"{vcenter.href}/importVmIntoExistingVApp",
-            what=f"importing VM {moref} into vApp {target.vapp.name!r}",
+            what=f"importing VM {moref} into vApp {vapp.name!r}",
             media=xml.MEDIA_IMPORT_INTO_VAPP,
             body=body,
             timeout=self._timeout,
@@ -452,13 +451,14 @@ def shown(nics: Iterable[xml.Nic]) -> list[dict[str, t.Any]]:
 class Configurator:
     """Compares the VM with the migration and changes what differs, one task at a time, as VCD locks the vApp."""
 
-    def __init__(self, vcd: Vcd, migration: Migration, target: Target, found: Found, *, timeout: float) -> None:
-        assert found.vm is not None  # noqa: S101 - callers have waited for it
+    def __init__(
+        self, vcd: Vcd, migration: Migration, target: Target, *, vapp: xml.VApp, vm: xml.Vm, timeout: float
+    ) -> None:
         self._vcd = vcd
         self._migration = migration
         self._target = target
-        self._vapp = found.vapp
-        self._vm = found.vm
+        self._vapp = vapp
+        self._vm = vm
         self._own_vapp = target.vapp is None
         self._timeout = timeout
 
@@ -537,7 +537,7 @@ class Configurator:
 
     def _customization(self) -> Iterable[Change]:
         href = f"{self._vm.href}/guestCustomizationSection/"
-        enabled, _ = self._vcd.read(xml.read_customization, href, what="reading the guest customization")
+        enabled, _unused = self._vcd.read(xml.read_customization, href, what="reading the guest customization")
         if enabled:
             windows = (self._migration["machine"].get("guest") or {}).get("os_type") == "windows"
             body = xml.customization_off(xml.safe_computer_name(self._migration["name"], windows=windows))
@@ -626,7 +626,7 @@ def _make(
         found = importer.run(target, moref, vcenter)
     vm = t.cast(xml.Vm, found.vm)
     gateway.note_refs(migration["id"], {"vcd_vapp": found.vapp.href, "vcd_vm": vm.href})
-    for change in Configurator(vcd, migration, target, found, timeout=timeout).changes():
+    for change in Configurator(vcd, migration, target, vapp=found.vapp, vm=vm, timeout=timeout).changes():
         outcome.before[change.name], outcome.after[change.name] = change.before, change.after
         change.apply()
     migration = gateway.finish(
@@ -642,7 +642,7 @@ def _predict(vcd: Vcd, migration: Migration, target: Target, found: Found | None
     outcome = Outcome(changed=True)
     name = vcd_name(migration["name"])
     if found is not None and found.vm is not None:
-        for change in Configurator(vcd, migration, target, found, timeout=timeout).changes():
+        for change in Configurator(vcd, migration, target, vapp=found.vapp, vm=found.vm, timeout=timeout).changes():
             outcome.before[change.name], outcome.after[change.name] = change.before, change.after
         outcome.values = _describe(vcd, found.vapp.href, found.vm.href)
     else:

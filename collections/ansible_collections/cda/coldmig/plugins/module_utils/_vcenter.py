@@ -221,7 +221,7 @@ class Vcenter:
     def properties(self, obj: t.Any, paths: Sequence[str]) -> dict[str, t.Any]:
         """Some properties of one object; absent ones are left out."""
         start = vmodl.query.PropertyCollector.ObjectSpec(obj=obj, skip=False)
-        for _, values in self._retrieve(start, type(obj), paths):
+        for _unused, values in self._retrieve(start, type(obj), paths):
             return values
         return {}
 
@@ -244,7 +244,7 @@ class Vcenter:
         found = [(obj, unquote(values.get("name", ""))) for obj, values in self.collect(root, vim_kind, ["name"])]
         matching = [obj for obj, known in found if known == name]
         if not matching:
-            raise NotFoundError(kind, name, where, (known for _, known in found))
+            raise NotFoundError(kind, name, where, (known for _unused, known in found))
         if len(matching) > 1:
             raise VcenterError(f"{kind}: {len(matching)} are named {name!r} in {where}; the name must be unique there")
         return matching[0]

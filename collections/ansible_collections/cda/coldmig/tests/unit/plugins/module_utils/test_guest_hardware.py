@@ -115,7 +115,7 @@ def test_windows_goes_by_its_build(version: str, title: str, expected: str) -> N
 
 
 def test_every_ladder_ends_at_other_and_never_at_generic_linux() -> None:
-    for os_id, version, _ in FIRST_CHOICE:
+    for os_id, version, _unused in FIRST_CHOICE:
         found = guest_id_candidates(guest(os_id, version))
         assert found[-2:] == ["otherLinux64Guest", "otherGuest64"]
         assert "genericLinuxGuest" not in found
@@ -129,7 +129,7 @@ def test_unknown_system_is_other() -> None:
 
 def _os_release(path: Path) -> dict[str, str]:
     pairs = (line.partition("=") for line in path.read_text(errors="replace").splitlines() if "=" in line)
-    return {key.strip(): value.strip().strip("\"'") for key, _, value in pairs}
+    return {key.strip(): value.strip().strip("\"'") for key, _unused, value in pairs}
 
 
 # What needs ID_LIKE or PLATFORM_ID, which the agent does not report, or where the data's proposal is a stopgap.
@@ -163,7 +163,7 @@ def test_all_identifiers_exist_in_vsphere() -> None:
     source = Path(__file__).resolve().parents[4] / "plugins" / "module_utils" / "_guest_hardware.py"
     used = set(re.findall(r'"(\w+Guest(?:64)?)"', source.read_text()))
     assert used - known == set()
-    for os_id, version, _ in FIRST_CHOICE:
+    for os_id, version, _unused in FIRST_CHOICE:
         assert set(guest_id_candidates(guest(os_id, version))) <= known
 
 

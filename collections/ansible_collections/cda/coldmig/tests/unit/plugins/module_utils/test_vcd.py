@@ -92,9 +92,9 @@ def test_newest_common_version_is_chosen_and_a_deprecated_one_only_without_anoth
 
 def test_provider_and_tenant_log_in_at_cloudapi() -> None:
     token = {"x-vmware-vcloud-access-token": "jwt"}
-    vcd, wire, _ = client((200, versions("38.1")), (200, "{}", token))
+    vcd, wire, _unused = client((200, versions("38.1")), (200, "{}", token))
     vcd.login()
-    method, path, headers, _ = wire.asked[1]
+    method, path, headers, _unused = wire.asked[1]
     assert (method, path) == ("POST", "/cloudapi/1.0.0/sessions/provider")
     assert headers["Accept"] == "application/json;version=38.1"
     assert headers["Authorization"].startswith("Basic ")
@@ -102,23 +102,23 @@ def test_provider_and_tenant_log_in_at_cloudapi() -> None:
 
 
 def test_api_token_is_exchanged_and_never_in_a_url() -> None:
-    vcd, wire, _ = client((200, versions("38.1")), (200, json.dumps({"access_token": "jwt"})), api_token="t0ken")
+    vcd, wire, _unused = client((200, versions("38.1")), (200, json.dumps({"access_token": "jwt"})), api_token="t0ken")
     vcd.login()
-    _, path, _, body = wire.asked[1]
+    _unused, path, _unused, body = wire.asked[1]
     assert path == "/oauth/provider/token"
     assert body == b"grant_type=refresh_token&refresh_token=t0ken"
     assert all("t0ken" not in asked[1] for asked in wire.asked)
 
 
 def test_refused_credentials_name_user_and_organization_but_not_the_password() -> None:
-    vcd, _, _ = client((200, versions("38.1")), (401, ""))
+    vcd, _unused, _unused = client((200, versions("38.1")), (401, ""))
     with pytest.raises(VcdError, match="does not accept user 'administrator' with this password") as caught:
         vcd.login()
     assert "secret" not in str(caught.value)
 
 
 def test_wrong_server_is_suspected_when_the_answer_is_no_xml() -> None:
-    vcd, _, _ = client((200, "<html>hello"))
+    vcd, _unused, _unused = client((200, "<html>hello"))
     with pytest.raises(ProtocolError, match="is this the URL of Cloud Director"):
         vcd.login()
 
@@ -136,7 +136,7 @@ def test_busy_entity_is_tried_again_although_its_status_is_400() -> None:
 
 
 def test_busy_entity_is_given_up_after_the_timeout() -> None:
-    vcd, _, clock = client(*[(400, BUSY)] * 100, busy_timeout=30)
+    vcd, _unused, clock = client(*[(400, BUSY)] * 100, busy_timeout=30)
     with pytest.raises(VcdError, match=r"w: busy with VAPP_UPDATE_VM \(BUSY_ENTITY\)"):
         vcd.api("PUT", "/api/x", what="w")
     assert clock.now <= 30
@@ -144,7 +144,7 @@ def test_busy_entity_is_given_up_after_the_timeout() -> None:
 
 def test_other_refusal_is_not_repeated_and_names_the_request() -> None:
     body = f'<Error {NS} majorErrorCode="400" minorErrorCode="BAD_REQUEST" message="no"/>'
-    vcd, wire, _ = client((400, body, {"X-VMWARE-VCLOUD-REQUEST-ID": "coldmig-1-abc"}))
+    vcd, wire, _unused = client((400, body, {"X-VMWARE-VCLOUD-REQUEST-ID": "coldmig-1-abc"}))
     with pytest.raises(VcdError, match=r"setting x: no \(BAD_REQUEST\) \[request coldmig-1-abc\]") as caught:
         vcd.api("PUT", "/api/x", what="setting x")
     assert len(wire.asked) == 1
@@ -154,15 +154,15 @@ def test_other_refusal_is_not_repeated_and_names_the_request() -> None:
 
 
 def test_every_request_has_an_id_of_its_own() -> None:
-    vcd, wire, _ = client((200, ""), (200, ""))
+    vcd, wire, _unused = client((200, ""), (200, ""))
     vcd.api("GET", "/api/a", what="a")
     vcd.api("GET", "/api/b", what="b")
-    ids = [headers["X-VMWARE-VCLOUD-CLIENT-REQUEST-ID"] for _, _, headers, _ in wire.asked]
+    ids = [headers["X-VMWARE-VCLOUD-CLIENT-REQUEST-ID"] for _unused, _unused, headers, _unused in wire.asked]
     assert len(set(ids)) == 2
 
 
 def test_token_goes_to_no_other_server() -> None:
-    vcd, wire, _ = client()
+    vcd, wire, _unused = client()
     with pytest.raises(VcdError, match="which is another server"):
         vcd.api("GET", "https://elsewhere.example.com/api/x", what="w")
     with pytest.raises(VcdError, match="which is another server"):
@@ -171,14 +171,14 @@ def test_token_goes_to_no_other_server() -> None:
 
 
 def test_task_is_waited_for_with_growing_pauses() -> None:
-    vcd, _, clock = client((200, task("queued")), *[(200, task("running"))] * 8, (200, task("success")))
+    vcd, _unused, clock = client((200, task("queued")), *[(200, task("running"))] * 8, (200, task("success")))
     vcd.run("POST", "/api/x", what="w", timeout=100)
     assert clock.slept == sorted(clock.slept)
     assert clock.slept[-1] == 5.0
 
 
 def test_task_that_does_not_end_is_given_up() -> None:
-    vcd, _, _ = client(*[(200, task("running"))] * 100)
+    vcd, _unused, _unused = client(*[(200, task("running"))] * 100)
     with pytest.raises(VcdError, match="the task is still 'running' after 20 seconds"):
         vcd.run("POST", "/api/x", what="w", timeout=20)
 
@@ -186,7 +186,7 @@ def test_task_that_does_not_end_is_given_up() -> None:
 @pytest.mark.parametrize("status", ["error", "canceled", "aborted"])
 def test_task_that_ends_badly_is_an_error(status: str) -> None:
     error = '<Error majorErrorCode="500" minorErrorCode="E" message="boom"/>' if status == "error" else ""
-    vcd, _, _ = client((200, task(status, error)))
+    vcd, _unused, _unused = client((200, task(status, error)))
     with pytest.raises(TaskFailedError, match="w: boom" if error else f"w: the task was {status}"):
         vcd.run("POST", "/api/x", what="w", timeout=20)
 
@@ -197,7 +197,7 @@ def test_query_follows_its_pages() -> None:
         '<AdminVMRecord name="a"/></QueryResultRecords>'
     )
     second = f'<QueryResultRecords {NS}><AdminVMRecord name="b"/></QueryResultRecords>'
-    vcd, wire, _ = client((200, first), (200, second))
+    vcd, wire, _unused = client((200, first), (200, second))
     assert [record["name"] for record in vcd.query("adminVM", "moref==vm-1", what="w")] == ["a", "b"]
     assert wire.asked[0][1] == "/api/query?type=adminVM&format=records&page=1&pageSize=128&filter=(moref==vm-1)"
 
@@ -205,7 +205,7 @@ def test_query_follows_its_pages() -> None:
 def test_search_goes_on_without_a_filter_that_vcd_refuses() -> None:
     refused = f'<Error {NS} majorErrorCode="400" minorErrorCode="BAD_REQUEST" message="unknown property moref"/>'
     records = f'<QueryResultRecords {NS}><R moref="vm-2"/><AdminVMRecord moref="vm-1"/></QueryResultRecords>'
-    vcd, wire, _ = client((400, refused), (200, records))
+    vcd, wire, _unused = client((400, refused), (200, records))
     assert [record["moref"] for record in vcd.search("adminVM", "moref", "vm-1", what="w")] == ["vm-1"]
     assert "filter" not in wire.asked[1][1]
 
@@ -270,9 +270,9 @@ def test_vcenter_is_found_by_name_host_or_uuid() -> None:
     )
     body = f"<QueryResultRecords {NS}>" + record.format(1, URL) + record.format(2, URL) + "</QueryResultRecords>"
     for name in ("vc-2", "VC2.example.com", "u-2"):
-        vcd, _, _ = client((200, body))
+        vcd, _unused, _unused = client((200, body))
         assert vv.find_vcenter(vcd, name) == vx.Reference("vc-2", f"{URL}/api/v/2")
     for name in (None, "vc-3"):
-        vcd, _, _ = client((200, body))
+        vcd, _unused, _unused = client((200, body))
         with pytest.raises(vv.DestinationError, match="'vc-1', 'vc-2'"):
             vv.find_vcenter(vcd, name)
