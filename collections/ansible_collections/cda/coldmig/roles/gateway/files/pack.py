@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Packs the sources of a Python distribution: ``pack.py DIRECTORY ARCHIVE``.
 
-The archive holds ``pyproject.toml`` and ``src/`` without caches and build results, and its bytes depend on their content
-only, so that the same sources always give the same archive.
+The archive holds ``pyproject.toml`` and ``src/`` without caches and build results. Its bytes depend on their content
+only: the same sources always give the same archive.
 """
 
 from __future__ import annotations

@@ -118,12 +118,11 @@ def _print(text: str) -> None:
 
 
 @contextmanager
-def _opened(options: argparse.Namespace) -> Iterator[tuple[Settings, Database]]:
-    settings = config.load(options.config)
+def _opened(settings: Settings) -> Iterator[Database]:
     database = Database(settings.database)
     try:
         schema.require_current(database)
-        yield settings, database
+        yield database
     finally:
         database.close()
 
@@ -166,14 +165,14 @@ def _token_add(options: argparse.Namespace) -> int:
         raise UsageError(f"organization {options.organization!r} does not match {config.ORGANIZATION.pattern}")
     if len(options.description) > 200:
         raise UsageError("the description may have 200 characters")
-    with _opened(options) as (_, database), database.write() as session:
-        _, secret = tokens.add(session, _ACTOR, options.organization, options.description)
+    with _opened(config.load(options.config)) as database, database.write() as session:
+        secret = tokens.add(session, _ACTOR, options.organization, options.description)[1]
     _print(secret)
     return 0
 
 
 def _token_list(options: argparse.Namespace) -> int:
-    with _opened(options) as (_, database), database.read() as session:
+    with _opened(config.load(options.config)) as database, database.read() as session:
         request: PageRequest | None = PageRequest(limit=500)
         while request is not None:
             page = tokens.listing(session, request)
@@ -186,7 +185,7 @@ def _token_list(options: argparse.Namespace) -> int:
 
 
 def _token_revoke(options: argparse.Namespace) -> int:
-    with _opened(options) as (_, database), database.write() as session:
+    with _opened(config.load(options.config)) as database, database.write() as session:
         tokens.revoke(session, _ACTOR, options.id)
     return 0
 
@@ -195,7 +194,7 @@ def _activate(options: argparse.Namespace) -> int:
     for name in options.organizations:
         if not config.ORGANIZATION.fullmatch(name):
             raise UsageError(f"organization {name!r} does not match {config.ORGANIZATION.pattern}")
-    with _opened(options) as (_, database), database.write() as session:
+    with _opened(config.load(options.config)) as database, database.write() as session:
         row = activation.put(session, _ACTOR, active=options.active, organizations=options.organizations or None)
         _print(f"{'active' if row.active else 'not active'}; organizations: {', '.join(row.organizations) or 'none'}")
     return 0
@@ -204,7 +203,8 @@ def _activate(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from coldmig_gateway import verification  # noqa: PLC0415 - no other command needs the staging code
 
-    with _opened(options) as (settings, database):
+    settings = config.load(options.config)
+    with _opened(settings) as database:
         results = verification.verify(database, settings.staging, options.migration)
     for result in results:
         _print(str(result))

@@ -89,7 +89,7 @@ def _provider_token(database: Database, token_file: Path | None, *, new_token: b
         there = session.scalar(select(func.count()).select_from(Token).where(Token.organization.is_(None)))
         if there and not new_token:
             return None
-        _, secret = tokens.add(session, _ACTOR, None, "made by init")
+        secret = tokens.add(session, _ACTOR, None, "made by init")[1]
         if token_file is not None:
             # Inside of the transaction: a token that nobody ever saw must not stay in the database.
             write_private(token_file, secret.encode() + b"\n")

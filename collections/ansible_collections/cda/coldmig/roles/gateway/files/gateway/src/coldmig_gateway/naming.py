@@ -29,7 +29,7 @@ def check_pattern(pattern: str) -> None:
             raise ValueError("beside placeholders only letters, digits, '.', '_' and '-' are allowed")
         if field is not None and (field not in PLACEHOLDERS or spec or conversion):
             raise ValueError("placeholders are {name}, {serial} and {id}")
-    if not any(field for _, field, _, _ in parts):
+    if not any(part[1] for part in parts):
         raise ValueError("at least one of the placeholders {name}, {serial} and {id} must be there")
 
 

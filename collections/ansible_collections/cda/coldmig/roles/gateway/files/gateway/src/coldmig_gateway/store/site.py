@@ -73,7 +73,7 @@ class DatabaseSite:
 
     def record(self, migration_id: str, event: str, detail: str) -> None:
         """Add an entry to the migration's audit trail."""
-        with self._locked(migration_id) as (session, _):
+        with self._locked(migration_id) as (session, _migration):
             audit.write(session, _ACTOR, ("migration", migration_id), event, detail={"message": detail})
 
     @contextmanager
