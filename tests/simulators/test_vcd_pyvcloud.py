@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +19,15 @@ from .conftest import Vcenter, make_vmdk
 
 pytest.importorskip("pyvcloud", reason="pyvcloud is not installed")
 
-from pyvcloud.vcd.client import BasicLoginCredentials, Client, QueryResultFormat, RelationType
-from pyvcloud.vcd.exceptions import AccessForbiddenException, UnauthorizedException, VcdException
-from pyvcloud.vcd.org import Org
-from pyvcloud.vcd.platform import Platform
-from pyvcloud.vcd.vapp import VApp
-from pyvcloud.vcd.vdc import VDC
-from pyvcloud.vcd.vm import VM
+# pyvcloud opens a log file in the current directory when it is imported.
+with tempfile.TemporaryDirectory() as elsewhere, contextlib.chdir(elsewhere):
+    from pyvcloud.vcd.client import BasicLoginCredentials, Client, QueryResultFormat, RelationType
+    from pyvcloud.vcd.exceptions import AccessForbiddenException, UnauthorizedException, VcdException
+    from pyvcloud.vcd.org import Org
+    from pyvcloud.vcd.platform import Platform
+    from pyvcloud.vcd.vapp import VApp
+    from pyvcloud.vcd.vdc import VDC
+    from pyvcloud.vcd.vm import VM
 
 EXTENSION = "http://www.vmware.com/vcloud/extension/v1.5"
 MEDIA = "application/vnd.vmware.admin.importVmAsVAppParams+xml"
