@@ -183,7 +183,8 @@ def test_inventory_with_a_bad_token_says_so(site: Any, tmp_path: Path) -> None:
     side = make_side("tenant", site, "cm1_org_" + "x" * 43, tmp_path)
     done = side.play("confirm")
     assert done.status != 0
-    assert "401 Unauthorized" in done.text
+    # Older versions of Ansible break warnings into lines of 80 columns.
+    assert "401Unauthorized" in "".join(done.text.split())
     assert "x" * 43 not in done.text
 
 
