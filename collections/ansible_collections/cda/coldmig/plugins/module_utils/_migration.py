@@ -28,8 +28,8 @@ def check_options(options: t.Mapping[str, t.Any]) -> None:
         )
     if options.get("destination") is not None:
         check_destination(options["destination"])
-    if not options["reason"].strip():
-        raise InputError("reason", options["reason"], "a text that is not empty")
+    if not options["reason"].isprintable() or not 1 <= len(options["reason"].strip()) <= 500:
+        raise InputError("reason", options["reason"], "one line of 1 to 500 characters")
 
 
 def wanted_changes(migration: t.Mapping[str, t.Any], options: t.Mapping[str, t.Any]) -> Differences:
