@@ -15,9 +15,9 @@ import pytest
 from agent_lab import MIB, empty_image, sha256
 from real_gateway import Gateway, Relay
 
-from coldmig_agent.api import ControlClient, Enrolment
+from coldmig_agent.api import ControlClient, Enrolment, FramesAnswer
 from coldmig_agent.config import Config, parse_config
-from coldmig_agent.copying import reader
+from coldmig_agent.copying import reader, sender
 from coldmig_agent.copying.channel import Channel, Closed
 from coldmig_agent.copying.engine import Copier, CopyError
 from coldmig_agent.copying.planner import Backoff, count_set, has_all, missing_ranges
@@ -296,6 +296,42 @@ def test_a_short_last_chunk_is_framed_with_its_own_length() -> None:
     frame = Frame.unpack(entry.data)
     assert (frame.disk, frame.chunk, frame.run) == (3, 7, 5000)
     assert decode_chunk(entry.data[HEADER:], 5000) == b"z" * 5000
+
+
+def batch_sizes(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[int]:
+    """Bytes of each request when every request takes ``seconds``."""
+    now = [0.0]
+    monkeypatch.setattr(sender.time, "monotonic", lambda: now[0])
+    sizes: list[int] = []
+
+    class Link:
+        def send(self, parts: Sequence[bytes]) -> FramesAnswer:
+            now[0] += seconds
+            sizes.append(sum(map(len, parts)))
+            return FramesAnswer(len(parts), ())
+
+        def close(self) -> None:
+            pass
+
+    buffers, items = pool(64)
+    for chunk in range(60):
+        buffer = buffers.take()
+        buffer[:] = random.Random(chunk).randbytes(CHUNK)
+        items.put(DataChunk(0, chunk, CHUNK, buffer))
+    items.end()
+    progress = {0: DiskProgress(0, 60 * MIB, 60)}
+    link: Any = Link()
+    sender.Sender(link, items, buffers, progress, threading.Event(), 14 * MIB, lambda _: None).run()
+    return sizes
+
+
+def test_batches_are_small_on_a_slow_link_and_grow_to_their_limit_on_a_fast_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slow = batch_sizes(monkeypatch, 30)
+    assert slow[-1] < 2 * MIB
+    fast = batch_sizes(monkeypatch, 0.1)
+    assert 13 * MIB < max(fast) < 16 * MIB
 
 
 def test_missing_ranges_are_those_without_a_bit() -> None:

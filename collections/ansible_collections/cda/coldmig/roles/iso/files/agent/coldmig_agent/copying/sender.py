@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -23,6 +24,11 @@ LOG = logging.getLogger(__name__)
 MAX_FRAMES = 64
 #: A batch that does not fill (a slow disk, an empty one) is sent after this long.
 _LINGER_SECONDS = 1.0
+#: Batches shrink and grow so that one takes between these times: on a slow link progress still moves, and a cut
+#: connection costs seconds instead of minutes.
+_FAST_SECONDS = 3.0
+_SLOW_SECONDS = 10.0
+_MIN_BATCH = 1 << 20
 
 
 class CopyStopped(Exception):  # noqa: N818 - a decision, not an error
@@ -95,7 +101,8 @@ class Sender:
         self._buffers = buffers
         self._progress = progress
         self._stop = stop
-        self._batch_bytes = batch_bytes
+        self._most_bytes = batch_bytes
+        self._batch_bytes = min(batch_bytes, 4 << 20)
         self._say = say
         self._backoff = Backoff()
 
@@ -131,6 +138,7 @@ class Sender:
 
     def _deliver(self, batch: Batch) -> None:
         while batch.entries:
+            began = time.monotonic()
             try:
                 answer = self._client.send([entry.data for entry in batch.entries])
             except SiteError as error:
@@ -139,7 +147,14 @@ class Sender:
             self._backoff.reset()
             self._say(None)
             self._account(batch, answer)
+            self._adapt(time.monotonic() - began)
             return
+
+    def _adapt(self, seconds: float) -> None:
+        if seconds > _SLOW_SECONDS:
+            self._batch_bytes = max(_MIN_BATCH, self._batch_bytes // 2)
+        elif seconds < _FAST_SECONDS:
+            self._batch_bytes = min(self._most_bytes, self._batch_bytes * 2)
 
     def _account(self, batch: Batch, answer: FramesAnswer) -> None:
         """Count what is durable. Refused chunks are left to the next look at the bitmap."""
