@@ -7,8 +7,9 @@ them in QEMU, and loses its power while everything is mounted:
 disk 0: swap with a hibernation image's signature, dirty ext4, LVM with a snapshot, half a RAID1, dirty XFS, Btrfs
 disk 1: the other half of the RAID1, and of the Btrfs
 
-The same guest can also *provoke* such disks the way a stock live system does. That is the proof that the measurement
-of the tests sees writes, and why the fence is needed.
+The same guest can also *provoke* such disks the way a stock live system does: it starts the array, and then, with all
+disks set read-only, mounts a logical volume read-only. Both write. That is the proof that the measurement of the tests
+sees writes, and why the fence is more than a flag.
 """
 
 from __future__ import annotations
@@ -71,12 +72,15 @@ done
 """
 
 PROVOKE = """
+mdadm --assemble --run /dev/md0 ${A}4 ${B}1
+mdadm --wait /dev/md0
+mdadm --stop /dev/md0
 for disk in /dev/sd??; do blockdev --setro "$disk"; done
 blockdev --setro $A && blockdev --setro $B
-mdadm --assemble --readonly /dev/md0 ${A}4 ${B}1
 lvm vgchange -a y vg
-mkdir -p /mnt/lvm && mount -t ext4 -o ro /dev/mapper/vg-root /mnt/lvm
-sync
+mkdir -p /mnt/lvm
+mount -t ext4 -o ro /dev/mapper/vg-root /mnt/lvm
+dmesg | grep -E 'read-only|recovery|md0'
 """
 
 
@@ -102,7 +106,7 @@ def make(directory: Path, tree: Path) -> list[Disk]:
 
 
 def provoke(directory: Path, tree: Path, disks: list[Disk]) -> Running:
-    """Boot a guest that assembles and mounts the disks, all set read-only first; returns when it has done so."""
+    """Boot a guest that starts the array and mounts the volume; returns when it has done so."""
     guest = _workshop(directory, tree, disks, "provoke", PROVOKE)
     guest.wait_for("^DISKS-PROVOKED", 60, failure=["not syncing"])
     return guest
