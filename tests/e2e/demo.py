@@ -68,8 +68,10 @@ class Terminal:
         if self._live:
             dots = "·" * max(2, WIDTH - 12 - len(title) - len(took))
             self._rewrite(f"{self._head(self._paint('✓', '32'))} {title} {self._paint(dots, '2')} {took}\n")
-        for number, text in enumerate(textwrap.wrap(self._result or "done", WIDTH - 12)):
-            self.line(" " * 11 + text + (f"  ({took})" if not self._live and number == 0 else ""))
+        # In a log the time stands with the result, as nothing can be written behind the title any more.
+        text = (self._result or "done") + ("" if self._live else f" ({took})")
+        for line in textwrap.wrap(text, WIDTH - 12, break_on_hyphens=False):
+            self.line(" " * 11 + line)
 
     def result(self, text: str) -> None:
         self._result = text

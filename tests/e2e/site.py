@@ -401,6 +401,8 @@ class VmHardware:
 
     name: str
     moid: str
+    uuid: str
+    """The VM's own SMBIOS UUID."""
     firmware: str
     """bios or efi."""
     guest_id: str
@@ -457,6 +459,7 @@ def read_vm(simulated: Mapping[str, Any], moid: str) -> VmHardware:
         return VmHardware(
             name=config.name,
             moid=moid,
+            uuid=config.uuid,
             firmware=config.firmware or "bios",
             guest_id=config.guestId,
             sockets=config.hardware.numCPU // (config.hardware.numCoresPerSocket or 1),

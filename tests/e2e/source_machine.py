@@ -80,6 +80,8 @@ data=damaged
 (cd /srv/erp && sha256sum --quiet -c SHA256SUMS) >/dev/null 2>&1 && data=intact
 firmware=bios; [ -d /sys/firmware/efi ] && firmware=efi
 nics=""
+# Their drivers may still be loading.
+for _ in $(seq 60); do ls -d /sys/class/net/*/device >/dev/null 2>&1 && break; sleep 1; done
 for nic in /sys/class/net/*; do [ -e "$nic/device" ] && nics="$nics,$(driver_of "$nic")"; done
 disks=""
 for disk in /sys/block/sd* /sys/block/vd* /sys/block/nvme*n1; do
@@ -96,9 +98,9 @@ echo "selfcheck: host=$(hostname) data=$data firmware=$firmware cpus=$(nproc) me
 SELFCHECK_UNIT = """\
 [Unit]
 Description=Say what this machine runs on and whether its data is whole
-After=local-fs.target systemd-udev-settle.service
-Wants=systemd-udev-settle.service
-Before=getty.target
+Wants=srv-erp.mount
+After=local-fs.target srv-erp.mount systemd-udev-trigger.service
+Before=serial-getty@ttyS0.service getty@tty1.service
 
 [Service]
 Type=oneshot

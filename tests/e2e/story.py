@@ -439,7 +439,7 @@ class Story:
             nics=[
                 Nic(VSPHERE_NICS[kind], mac or f"00:50:56:00:00:{n:02x}") for n, (kind, mac, _) in enumerate(vm.nics)
             ],
-            smbios=Smbios("VMware, Inc.", "VMware Virtual Platform", "VMware-42"),
+            smbios=Smbios("VMware, Inc.", "VMware Virtual Platform", f"VMware-{vm.uuid}", vm.uuid),
         )
 
     def boot_destination(self) -> None:
