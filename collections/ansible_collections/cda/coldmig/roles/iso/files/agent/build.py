@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env python
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Builds the agent as one executable file (a zipapp) from its package and coldmig_wire.
 

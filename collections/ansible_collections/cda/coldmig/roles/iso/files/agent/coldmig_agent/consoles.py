@@ -174,7 +174,7 @@ class LineConsole:
     def update(self, status: Status) -> None:
         """Write what has happened since the last time."""
         events = status.events_after(self._seen)
-        lines = [text for _, text in events]
+        lines = [text for _number, text in events]
         if events:
             self._seen = events[-1][0]
         now = time.monotonic()

@@ -49,7 +49,7 @@ def ethernet_names(sys: Path = SYS) -> list[str]:
         if (entry / "wireless").exists() or (entry / "phy80211").exists():
             continue
         found.append((str(device.resolve()), entry.name))
-    return [name for _, name in sorted(found, key=lambda item: (bus_key(item[0]), natural_key(item[1])))]
+    return [name for _path, name in sorted(found, key=lambda item: (bus_key(item[0]), natural_key(item[1])))]
 
 
 def has_carrier(name: str, sys: Path = SYS) -> bool:
@@ -84,7 +84,7 @@ def permanent_mac(name: str) -> str | None:
             fcntl.ioctl(sock, _SIOCETHTOOL, _ifreq(name, struct.pack("P", request.buffer_info()[0])))
     except OSError:
         return None
-    _, length = struct.unpack_from("=II", request)
+    _command, length = struct.unpack_from("=II", request)
     address = request.tobytes()[8 : 8 + length]
     if length != 6 or not any(address):
         return None

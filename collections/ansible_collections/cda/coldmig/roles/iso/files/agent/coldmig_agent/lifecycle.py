@@ -216,7 +216,7 @@ class Agent:
     def _give_up(self, control: ControlClient, token: str, reason: str, detail: str) -> None:
         """Tell the site that this migration fails; not for ever, the console says it anyway."""
         backoff = Backoff()
-        for _ in range(5):
+        for _attempt in range(5):
             try:
                 control.failure(token, reason, detail[:_MAX_DETAIL])
             except SiteError as error:

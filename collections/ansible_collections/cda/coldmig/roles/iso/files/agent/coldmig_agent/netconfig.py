@@ -31,7 +31,7 @@ def first_with_carrier(
     """Wait until an interface has a link; if none gets one, take the first: a cable may be plugged in later."""
     if not names:
         raise NetworkSetupError("this machine has no wired network interface that the live system has a driver for")
-    for _ in range(max(1, round(wait_seconds / 0.5))):
+    for _attempt in range(max(1, round(wait_seconds / 0.5))):
         for name in names:
             if has_carrier(name):
                 return name

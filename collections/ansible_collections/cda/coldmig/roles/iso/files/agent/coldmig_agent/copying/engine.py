@@ -129,7 +129,7 @@ class Copier:
         """Read and send everything that is missing, once."""
         buffers: Channel[bytearray] = Channel(POOL_CHUNKS)
         items: Channel[Item] = Channel(POOL_CHUNKS)
-        for _ in range(POOL_CHUNKS):
+        for _buffer in range(POOL_CHUNKS):
             buffers.put(bytearray(CHUNK))
         halt = threading.Event()
 
@@ -153,7 +153,7 @@ class Copier:
             ThreadPoolExecutor(min(PARALLEL_DISKS, len(work)), "reader") as readers,
             ThreadPoolExecutor(connections, "sender") as senders,
         ):
-            sending = [senders.submit(send) for _ in range(connections)]
+            sending = [senders.submit(send) for _connection in range(connections)]
             reading = [readers.submit(job) for job in work]
             try:
                 self._watch(reading, sending)

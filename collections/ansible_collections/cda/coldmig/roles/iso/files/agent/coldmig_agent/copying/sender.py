@@ -158,7 +158,7 @@ class Sender:
 
     def _account(self, batch: Batch, answer: FramesAnswer) -> None:
         """Count what is durable. Refused chunks are left to the next look at the bitmap."""
-        refused = {(disk, chunk) for disk, chunk, _ in answer.rejected}
+        refused = {(disk, chunk) for disk, chunk, _reason in answer.rejected}
         for disk, chunk, reason in answer.rejected[:8]:
             LOG.warning("the site refused chunk %d of disk %d: %s", chunk, disk, reason)
         for entry in batch.entries:

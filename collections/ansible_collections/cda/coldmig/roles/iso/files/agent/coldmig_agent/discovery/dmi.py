@@ -77,7 +77,7 @@ class Dmi:
 def structures(table: bytes) -> Iterator[Structure]:
     """Walk a table; stops at type 127, at the end, or at the first structure that cannot be right."""
     offset = 0
-    for _ in range(MAX_STRUCTURES):
+    for _structure in range(MAX_STRUCTURES):
         if offset + 4 > len(table):
             return
         kind, length = table[offset], table[offset + 1]

@@ -71,7 +71,7 @@ def _logical(read: ReadAt, base: int, sector_size: int, disk_bytes: int) -> list
         if kind and count and begin < disk_bytes:
             number = 5 + len(found)
             found.append(TableEntry(number, begin, count * sector_size, f"0x{kind:02x}", active=active))
-        kind, offset, count, _ = _mbr_entry(sector, 1)
+        kind, offset, count, _active = _mbr_entry(sector, 1)
         if kind not in _MBR_EXTENDED or not count:
             break
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import itertools
 import lzma
 import subprocess
 import threading
@@ -142,9 +143,8 @@ class _Stream:
             block = self._buffer[self._at :]
             self._buffer, self._at = b"", 0
             yield block
-        # Not "yield from": closing this generator must not close the source.
-        for block in self._source:
-            yield block
+        # Through a chain, which has no close(): closing this generator must not close the source.
+        yield from itertools.chain(self._source)
 
     def unread(self, data: bytes) -> None:
         """Put bytes back that :meth:`rest` had given out."""

@@ -92,7 +92,7 @@ def parse_loader_entry(text: str, identity: str) -> BootEntry | None:
     """One file of ``/loader/entries`` (Boot Loader Specification type 1)."""
     values: dict[str, list[str]] = {}
     for line in text.splitlines():
-        key, _, value = line.strip().partition(" ")
+        key, _blank, value = line.strip().partition(" ")
         if key and not key.startswith("#"):
             values.setdefault(key, []).append(value.strip())
     if "linux" not in values:

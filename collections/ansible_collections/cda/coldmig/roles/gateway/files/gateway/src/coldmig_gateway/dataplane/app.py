@@ -9,6 +9,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
@@ -50,11 +51,11 @@ def _route(head: RequestHead) -> _Handler:
     elif match := re.fullmatch(f"disks/{_INDEX}/(have|known)", path):
         index = int(match[1])
         get = get_have if match[2] == "have" else get_known
-        methods, handler = ("GET",), lambda context, connection, head: get(context, connection, head, index)
+        methods, handler = ("GET",), partial(get, index=index)
     elif match := re.fullmatch(f"migrations/{_UUID}/disks/{_INDEX}/image\\.vmdk", path):
         name, disk = match[1], int(match[2])
         methods = ("GET", "HEAD")
-        handler = lambda context, connection, head: get_image(context, connection, head, name, disk)  # noqa: E731
+        handler = partial(get_image, migration_id=name, index=disk)
     else:
         raise not_found(f"{head.path}: there is nothing here")
     if head.method not in methods:

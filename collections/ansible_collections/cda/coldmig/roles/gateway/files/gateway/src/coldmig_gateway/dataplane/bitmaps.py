@@ -30,7 +30,7 @@ async def get_have(context: Context, connection: Connection, head: RequestHead, 
 
 async def get_known(context: Context, connection: Connection, head: RequestHead, index: int) -> None:
     """The chunks that an earlier attempt of the same machine has: a REF frame may do. Raises Problem, StagingError."""
-    _, plan = await context.session(head)
+    _principal, plan = await context.session(head)
     disk = find_disk(plan, index)
     async with AsyncExitStack() as stack:
         earlier = await open_earlier(context, stack, plan, disk)

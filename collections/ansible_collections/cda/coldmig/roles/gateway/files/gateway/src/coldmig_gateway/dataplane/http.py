@@ -44,7 +44,7 @@ class RequestHead:
     @property
     def bearer_token(self) -> str | None:
         """The token of ``Authorization: Bearer``, if there is one."""
-        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        scheme, _blank, token = self.headers.get("authorization", "").partition(" ")
         return token.strip() or None if scheme.lower() == "bearer" else None
 
     @property

@@ -179,7 +179,7 @@ class _Request:
             room = context.limits.rejected - len(self._outcome.rejected)
             self._outcome.rejected += outcome.rejected[:room]
             self._outcome.unreadable += outcome.unreadable
-            for disk in {id(disk): disk for disk, _, _ in batch.frames}.values():
+            for disk in {id(disk): disk for disk, *_rest in batch.frames}.values():
                 if disk.staging.unsynced_bytes >= context.limits.unsynced_bytes:
                     await context.call(disk.staging.commit, disk.epoch)
         except StagingError as error:

@@ -63,7 +63,7 @@ class OpenDisks:
     async def close_all(self) -> None:
         """Closes everything; to be called when no connection is left."""
         while self._entries:
-            _, entry = self._entries.popitem()
+            _key, entry = self._entries.popitem()
             await self._close(entry)
 
     async def _close(self, entry: _Entry) -> None:

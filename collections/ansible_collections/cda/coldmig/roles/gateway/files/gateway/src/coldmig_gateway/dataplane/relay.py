@@ -18,7 +18,7 @@ Address = tuple[str, int]
 
 def proxy_line(peer: Address, local: Address) -> bytes:
     """The line that says who is at the other end (HAProxy, proxy-protocol.txt, section 2.1)."""
-    addresses = [ipaddress.ip_address(address.partition("%")[0]) for address, _ in (peer, local)]
+    addresses = [ipaddress.ip_address(address.partition("%")[0]) for address, _port in (peer, local)]
     if any(address.version == 6 for address in addresses):
         mapped = [address.ipv4_mapped if address.version == 6 else None for address in addresses]
         if all(mapped):

@@ -119,7 +119,7 @@ class _Front:
         peer_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ended = asyncio.Event()
         try:
-            _, connection = await asyncio.get_running_loop().connect_accepted_socket(
+            _transport, connection = await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: Connection(self._connections.add, lambda connection: ended.set()),
                 peer_socket,
                 ssl=self._certificate.context(),

@@ -68,15 +68,12 @@ class Site(Protocol):
 
     def authenticate(self, token: str) -> Principal | None:
         """Who the token stands for; None if unknown, expired or revoked."""
-        ...
 
     def copy_plan(self, migration_id: str) -> CopyPlan:
         """State and disks of a migration. Raises UnknownMigrationError."""
-        ...
 
     def begin_copying(self, migration_id: str) -> None:
         """confirmed → copying; nothing if it is copying already. Raises WrongStateError."""
-        ...
 
     def disk_verified(  # noqa: PLR0917 - the contract with the store
         self, migration_id: str, index: int, digest_hex: str, vmdk_bytes: int, data_chunks: int, stored_bytes: int
@@ -86,12 +83,9 @@ class Site(Protocol):
         ``digest_hex`` is the disk digest (``DiskDigest``), ``vmdk_bytes`` the length of its image,
         ``data_chunks`` the chunks that are not zeros, ``stored_bytes`` the size of the pack.
         """
-        ...
 
     def copied(self, migration_id: str) -> None:
         """copying → copied: all disks are verified. Raises WrongStateError."""
-        ...
 
     def record(self, migration_id: str, event: str, detail: str) -> None:
         """Adds an entry to the migration's audit trail. ``event`` is a slug such as ``chunk-damaged``."""
-        ...

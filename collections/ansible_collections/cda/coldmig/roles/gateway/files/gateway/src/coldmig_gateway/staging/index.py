@@ -68,7 +68,7 @@ class Slot:
         """Reads the slot of ``chunk``. Raises ChunkDamagedError."""
         if len(buf) != SLOT or _CRC.unpack_from(buf, _SLOT.size)[0] != zlib.crc32(buf[: _SLOT.size]):
             raise ChunkDamagedError(chunk, "its slot in the index is damaged")
-        offset, length, raw_length, codec, kind, _, sectors, digest, stored, low = _SLOT.unpack_from(buf)
+        offset, length, raw_length, codec, kind, _reserved, sectors, digest, stored, low = _SLOT.unpack_from(buf)
         if low != chunk & 0xFFFFFFFF:
             raise ChunkDamagedError(chunk, f"its slot in the index is that of another chunk ({low})")
         return cls(chunk, offset, length, raw_length, Codec(codec), FrameType(kind), sectors, digest, stored)
