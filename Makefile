@@ -31,7 +31,7 @@ lint:
 	ruff format --check .
 	yamllint --strict .
 	ansible-lint --offline --profile production
-	antsibull-changelog lint $(collection)
+	cd $(collection) && antsibull-changelog lint
 	antsibull-docs lint-collection-docs --plugin-docs --skip-rstcheck $(collection)
 
 types:
