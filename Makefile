@@ -7,11 +7,12 @@ collection  := collections/ansible_collections/cda/coldmig
 bin         := $(CURDIR)/.venv/bin
 python_code := agent/coldmig_agent agent/build.py gateway/src/coldmig_wire gateway/src/coldmig_gateway \
                $(collection)/plugins/module_utils
+pytest      := python -m pytest -q
 export PATH := $(bin):$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
 export PYTHONPATH := $(CURDIR)/gateway/src
 
-.PHONY: help setup demo test check lint types unit sanity molecule slow build clean
+.PHONY: help setup demo test check lint types unit sanity molecule integration boot build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +23,7 @@ setup:
 demo: setup ## migrate a real machine, from its ISO to its login prompt in the cloud (DEMO="--firmware uefi")
 	@python -m tests.e2e.demo $(DEMO)
 
-test: check sanity molecule slow ## everything: lint, unit, sanity, molecule, integration, end to end
+test: check sanity molecule integration boot ## everything: lint, unit, sanity, molecule, integration, end to end
 
 check: setup lint types unit ## the quick part
 
@@ -38,7 +39,7 @@ types:
 	mypy $(python_code)
 
 unit:
-	python -m pytest -q -n 2 -m "not slow and not e2e"
+	$(pytest) -n 2 -m "not slow" tests/agent tests/gateway tests/iso $(collection)/tests/unit
 
 sanity: setup
 	tests/sanity/run
@@ -46,8 +47,11 @@ sanity: setup
 molecule: setup
 	cd $(collection) && molecule test --all
 
-slow: setup
-	python -m pytest -v -m "slow or e2e"
+integration: setup
+	$(pytest) -n 2 tests/simulators tests/integration tests/sanity
+
+boot: setup
+	$(pytest) -v -m "slow or e2e" tests/iso tests/e2e
 
 build: setup ## the collection's artifact, in build/
 	mkdir -p build
