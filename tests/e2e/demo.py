@@ -132,7 +132,7 @@ def summary(outcome: Outcome) -> list[str]:
     nics = ", ".join(f"{nic['driver']} {nic['permanent_mac']}" for nic in machine["nics"])
     found = [
         ("", "the agent found", "the VM has", "the guest says"),
-        ("name", machine["name"], vm.name, says["host"]),
+        ("name", machine["name"], cloud.name, says["host"]),
         ("OS", machine["guest"]["pretty_name"], vm.guest_id, "login prompt, data " + says["data"]),
         ("firmware", machine["firmware"], vm.firmware, says["firmware"]),
         (
