@@ -18,9 +18,10 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:
-	@tests/setup/prepare
+	@tests/setup/prepare test
 
-demo: setup ## migrate a real machine, from its ISO to its login prompt in the cloud (DEMO="--firmware uefi")
+demo: ## migrate a real machine, from its ISO to its login prompt in the cloud (DEMO="--firmware uefi")
+	@tests/setup/prepare demo
 	@python -m tests.e2e.demo $(DEMO)
 
 test: check sanity molecule integration boot ## everything: lint, unit, sanity, molecule, integration, end to end
