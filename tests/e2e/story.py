@@ -272,9 +272,7 @@ class Story:
         if not self.source.alive:
             raise CheckError(f"the source machine ended:\n{sites.tail(self.source.console)}")
         if migration is None:
-            last = [line for line in self.source.text().splitlines() if line.strip()]
-            if last:
-                self.report.progress(f"console: {last[-1].strip()[:90]}")
+            self.report.progress(_last_line(self.source))
 
     def _check_found(self, migration: dict[str, Any]) -> None:
         """What the agent found is what QEMU gave the machine and what the builder put on its disks."""
@@ -560,8 +558,10 @@ def _moid(reference: Any) -> str:
 
 
 def _last_line(running: Running) -> str:
-    lines = [line.strip() for line in running.text().splitlines() if line.strip()]
-    return f"console: {lines[-1][:90]}" if lines else "console: (silent)"
+    # Boot menus draw with more than ASCII and position what they write; that says nothing as a line.
+    lines = (" ".join(re.sub(r"[^\x20-\x7e]+", " ", line).split()) for line in running.text().splitlines())
+    last = [line for line in lines if len(line) > 3]
+    return f"console: {last[-1][:90]}" if last else "console: (silent)"
 
 
 def _selfcheck(text: str) -> dict[str, str]:

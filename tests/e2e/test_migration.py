@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,12 @@ def directory(tmp_path: Path) -> Iterator[Path]:
             path.unlink()
 
 
+def secrets_in(logs: Path) -> list[str]:
+    """Names of logs that hold a token of the gateway (cm1_ and its kind, then 43 characters of base64url)."""
+    token = re.compile(rb"cm1_(pro|org|iso|ses)_[A-Za-z0-9_-]{43}")
+    return [path.name for path in sorted(logs.iterdir()) if path.is_file() and token.search(path.read_bytes())]
+
+
 @pytest.mark.parametrize(
     ("firmware", "auto_start"),
     [(Firmware.BIOS, True), (Firmware.UEFI, False)],
@@ -41,6 +48,7 @@ def test_a_machine_moves_and_boots_where_it_arrived(directory: Path, firmware: F
         assert len(confirmers) == 1
         assert ORGANIZATION in confirmers[0]
     assert outcome.guest_says["data"] == "intact"
+    assert secrets_in(directory / "logs") == []
     assert all(disk["verified"] for disk in outcome.migration["disks"])
     assert sum(disk["stored_bytes"] for disk in outcome.migration["disks"]) < sum(
         disk["size_bytes"] for disk in outcome.migration["disks"]
