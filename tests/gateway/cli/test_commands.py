@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -118,14 +119,26 @@ def test_what_is_missing_is_told(run: Run, kit: SiteKit) -> None:
     assert (code, out) == (1, "disk 0: NOT GOOD: 2 of 4 chunks are there\n")
 
 
-def test_a_disk_that_is_being_written_is_not_verified(run: Run, kit: SiteKit) -> None:
+def test_a_disk_that_the_service_still_holds_is_waited_for(run: Run, kit: SiteKit) -> None:
     migration, staging = _staged(kit)
+    letting_go = threading.Timer(0.5, staging.close)
+    letting_go.start()
+    code, out, _ = run("verify", migration)
+    letting_go.join()
+    assert code == 0
+    assert out.startswith("disk 0: good")
+
+
+def test_a_disk_that_is_being_copied_is_not_verified(run: Run, kit: SiteKit) -> None:
+    migration, staging = _staged(kit)
+    kit.data_plane.begin_copying(migration)
     try:
         code, _, err = run("verify", migration)
     finally:
         staging.close()
     assert code == 1
     assert "disk 0" in err
+    assert "in use" in err
 
 
 def test_a_migration_without_staging_is_not_given_an_empty_one(run: Run, kit: SiteKit) -> None:

@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from coldmig_gateway.errors import GatewayError
 from coldmig_gateway.staging.disk import DiskStaging
-from coldmig_gateway.staging.errors import StagingError
+from coldmig_gateway.staging.errors import StagingBusyError, StagingError
 from coldmig_gateway.staging.verify import verify_disk
 from coldmig_gateway.store import migrations
 from coldmig_gateway.store.database import Database
+from coldmig_gateway.store.states import State
+
+#: A running service keeps a disk open until a minute after it was last used.
+PATIENCE_SECONDS = 90.0
 
 
 class VerificationError(GatewayError):
@@ -38,8 +43,12 @@ class _Expected:
     digest: str | None
 
 
-def verify(database: Database, staging: Path, migration_id: str) -> Sequence[DiskResult]:
+def verify(
+    database: Database, staging: Path, migration_id: str, patience: float = PATIENCE_SECONDS
+) -> Sequence[DiskResult]:
     """Check all disks of a migration. Takes as long as reading them takes.
+
+    Waits up to ``patience`` seconds for the service to let go of a disk, unless it is being copied.
 
     Raises:
         NotFoundError: there is no such migration.
@@ -48,15 +57,17 @@ def verify(database: Database, staging: Path, migration_id: str) -> Sequence[Dis
     with database.read() as session:
         row = migrations.get(session, None, migration_id)
         disks = [_Expected(disk.index, disk.size_bytes, disk.digest if disk.verified else None) for disk in row.disks]
-    return [_verify_disk(staging, migration_id, disk) for disk in disks]
+        if row.state == State.COPYING:
+            patience = 0
+    return [_verify_disk(staging, migration_id, disk, patience) for disk in disks]
 
 
-def _verify_disk(staging: Path, migration_id: str, expected: _Expected) -> DiskResult:
+def _verify_disk(staging: Path, migration_id: str, expected: _Expected, patience: float) -> DiskResult:
     # Opening would make an empty one.
     if not (staging / migration_id / f"disk-{expected.index}.pack").exists():
         raise VerificationError(f"nothing is staged of disk {expected.index} of migration {migration_id}")
     try:
-        disk = DiskStaging(staging, migration_id, expected.index, expected.size)
+        disk = _open(staging, migration_id, expected, patience)
     except StagingError as error:
         raise VerificationError(f"disk {expected.index} of migration {migration_id}: {error}") from error
     try:
@@ -70,3 +81,15 @@ def _verify_disk(staging: Path, migration_id: str, expected: _Expected) -> DiskR
     if expected.digest is not None and expected.digest != found.digest_hex:
         return DiskResult(expected.index, False, f"digest is {found.digest_hex}, was {expected.digest}")
     return DiskResult(expected.index, True, f"digest {found.digest_hex}")
+
+
+def _open(staging: Path, migration_id: str, expected: _Expected, patience: float) -> DiskStaging:
+    """Raises StagingError."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return DiskStaging(staging, migration_id, expected.index, expected.size)
+        except StagingBusyError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(1)

@@ -8,6 +8,7 @@ waiting reader at most one read-ahead buffer fills, then the transport is paused
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 _READ_AHEAD = 64 << 10
@@ -163,7 +164,9 @@ class Connection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Ends the connection at once; a peer in the middle of a body sees that it is incomplete."""
         if self._transport is not None:
-            self._transport.abort()
+            # Before Python 3.11.4 a TLS transport that asyncio and we have both closed fails so; it is gone anyway.
+            with contextlib.suppress(AttributeError):
+                self._transport.abort()
         self._fail()
 
     # --- inside -------------------------------------------------------------------------------------------------
