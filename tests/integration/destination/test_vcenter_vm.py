@@ -112,7 +112,8 @@ def test_dropped_upload_leaves_no_vm_and_the_next_run_succeeds(
     failed = destination.vcenter(migration.id)
     assert failed["failed"] is True
     assert "disk 0" in failed["msg"]
-    assert "broke off after" in failed["msg"]
+    # A small image may lie wholly in the sockets' buffers when the other end goes.
+    assert "broke off after" in failed["msg"] or "no answer after all" in failed["msg"]
     assert vms_of(site, migration.id) == []
     assert gateway.migration(migration.id)["state"] == "importing"
     assert destination.vcenter(migration.id)["changed"] is True
