@@ -52,7 +52,7 @@ integration: setup
 	$(pytest) -n 2 tests/simulators tests/integration tests/sanity
 
 boot: setup
-	$(pytest) -v -m "slow or e2e" tests/iso tests/e2e
+	$(pytest) -v -n 2 -m "slow or e2e" tests/iso tests/e2e
 
 build: setup ## the collection's artifact, in build/
 	mkdir -p build
