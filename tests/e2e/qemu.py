@@ -81,15 +81,13 @@ def _boot_sector() -> bytes:
     return code.ljust(510, b"\0") + b"\x55\xaa"
 
 
-def kvm_boots(seconds: float = PROBE_SECONDS) -> bool:
-    """True if a guest under KVM gets through its firmware to a boot sector within the bound."""
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return False
-    with tempfile.TemporaryDirectory(prefix="kvm-probe-") as directory:
+def bios_boots(accel: Accelerator, cpu: str, seconds: float) -> bool:
+    """True if a machine gets through SeaBIOS and executes a boot sector within the bound."""
+    with tempfile.TemporaryDirectory(prefix="probe-") as directory:
         disk = Path(directory) / "disk.raw"
         disk.write_bytes(_boot_sector().ljust(1 << 20, b"\0"))
         argv = [
-            QEMU, "-accel", "kvm", "-cpu", "host", "-machine", "pc", "-m", "64", "-display", "none", "-nodefaults",
+            QEMU, "-accel", accel, "-cpu", cpu, "-machine", "pc", "-m", "64", "-display", "none", "-nodefaults",
             "-no-reboot", "-drive", f"file={disk},format=raw,if=ide",
             "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04",
         ]  # fmt: skip
@@ -98,6 +96,40 @@ def kvm_boots(seconds: float = PROBE_SECONDS) -> bool:
         except subprocess.TimeoutExpired:
             return False
         return done.returncode == 0x31 * 2 + 1
+
+
+def uefi_boots(accel: Accelerator, cpu: str, seconds: float) -> bool:
+    """True if a machine gets through OVMF to its boot manager (which finds nothing to boot) within the bound."""
+    with tempfile.TemporaryDirectory(prefix="probe-") as directory:
+        variables, console, errors = (Path(directory) / name for name in ("vars.fd", "console", "errors"))
+        shutil.copyfile(OVMF / "OVMF_VARS_4M.fd", variables)
+        argv = [
+            QEMU, "-accel", accel, "-cpu", cpu, "-machine", "pc", "-m", "256", "-display", "none", "-nodefaults",
+            "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={OVMF / 'OVMF_CODE_4M.fd'}",
+            "-drive", f"if=pflash,unit=1,format=raw,file={variables}",
+            "-serial", f"file:{console}",
+        ]  # fmt: skip
+        with errors.open("wb") as output:
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        try:
+            deadline = time.monotonic() + seconds
+            while time.monotonic() < deadline and process.poll() is None:
+                if console.exists() and b"BdsDxe" in console.read_bytes():
+                    return True
+                if b"KVM internal error" in errors.read_bytes():
+                    return False
+                time.sleep(0.1)
+            return False
+        finally:
+            process.kill()
+            process.wait()
+
+
+def kvm_boots(seconds: float = PROBE_SECONDS) -> bool:
+    """True if guests under KVM get through both firmwares. Nested KVM may run one and stumble over the other."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return False
+    return bios_boots(Accelerator.KVM, "host", seconds) and uefi_boots(Accelerator.KVM, "host", seconds)
 
 
 @functools.cache
