@@ -73,6 +73,8 @@ done
 
 PROVOKE = """
 mdadm --assemble --run /dev/md0 ${A}4 ${B}1
+mkdir -p /mnt/raid
+mount -t ext4 -o ro /dev/md0 /mnt/raid && umount /mnt/raid
 mdadm --wait /dev/md0
 mdadm --stop /dev/md0
 for disk in /dev/sd??; do blockdev --setro "$disk"; done

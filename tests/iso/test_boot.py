@@ -189,7 +189,7 @@ def test_no_source_disk_is_written_to(medium: Path, tmp_path: Path, dirty: list[
 
 
 def test_measurement_sees_what_a_stock_system_would_write(built: Built, tmp_path: Path, dirty: list[Disk]) -> None:
-    """Starting an array, and mounting a volume "read-only" from read-only disks, writes: the reason for the fence."""
+    """Mounting an array "read-only", and a volume from read-only disks, writes: the reason for the fence."""
     copies = []
     for disk in dirty:
         path = tmp_path / disk.path.name
