@@ -54,7 +54,7 @@ class FrameType(IntEnum):
 
 
 class Codec(IntEnum):
-    """How a payload is coded. ZSTD has a number but is not in use; it is refused."""
+    """How a payload is coded. ZSTD is for the wire only: no pack holds it."""
 
     RAW = 0
     ZSTD = 1
@@ -105,7 +105,7 @@ class Frame:
             table = grain_count(self.run) * TABLE_ENTRY
             _between("length", self.length, table, table + self.run)
         else:
-            raise FrameError(f"codec={self.codec.name}: not in use; send GRAINS or RAW")
+            _between("length", self.length, 1, self.run - 1)
 
     @property
     def is_run(self) -> bool:
@@ -150,7 +150,7 @@ class Frame:
         try:
             frame_codec = Codec(codec)
         except ValueError:
-            raise FrameError(f"codec={codec}: must be 0 or 2") from None
+            raise FrameError(f"codec={codec}: must be 0 to 2") from None
         return cls(frame_type, frame_codec, disk, chunk, run, length, digest)
 
 
