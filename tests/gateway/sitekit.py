@@ -174,7 +174,7 @@ class SiteKit:
         """What the data plane reports of a copy, from its beginning to its end."""
         self.data_plane.begin_copying(migration_id)
         for disk in self.data_plane.copy_plan(migration_id).disks:
-            self.data_plane.disk_verified(migration_id, disk.index, "ab" * 32, 70_000, disk.chunks - 1, 123_456)
+            self.data_plane.disk_verified(migration_id, disk.index, "ab" * 32, 70_000, disk.chunks - 1, 123_456, 0)
         self.data_plane.copied(migration_id)
 
 

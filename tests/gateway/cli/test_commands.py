@@ -84,7 +84,7 @@ def test_a_good_copy_is_verified_against_the_database(run: Run, kit: SiteKit) ->
     migration, staging = _staged(kit)
     found = verify_disk(staging)
     kit.data_plane.begin_copying(migration)
-    kit.data_plane.disk_verified(migration, 0, found.digest_hex, found.vmdk_bytes, 2, found.stored_bytes)
+    kit.data_plane.disk_verified(migration, 0, found.digest_hex, found.vmdk_bytes, 2, found.stored_bytes, 0)
     staging.close()
     code, out, _ = run("verify", migration)
     assert (code, out) == (0, f"disk 0: good: digest {found.digest_hex}\n")
@@ -105,7 +105,7 @@ def test_a_changed_byte_is_found(run: Run, kit: SiteKit) -> None:
 def test_another_disk_s_content_is_found(run: Run, kit: SiteKit) -> None:
     migration, staging = _staged(kit)
     kit.data_plane.begin_copying(migration)
-    kit.data_plane.disk_verified(migration, 0, "00" * 32, 1, 2, 1)
+    kit.data_plane.disk_verified(migration, 0, "00" * 32, 1, 2, 1, 0)
     staging.close()
     code, out, _ = run("verify", migration)
     assert code == 1

@@ -57,7 +57,7 @@ def test_what_verification_found_is_what_head_and_get_say(front: Front) -> None:
     chunks = content()
     copy(front, chunks)
     digests = [chunk_digest(chunks.get(chunk, bytes(CHUNK))) for chunk in range(71)]
-    digest, vmdk_bytes, data_chunks, stored_bytes = front.site.migrations[ID].verified[0]
+    digest, vmdk_bytes, data_chunks, stored_bytes, unreadable = front.site.migrations[ID].verified[0]
     assert digest == blake3(b"".join(digests)).hexdigest()
     assert data_chunks == len(chunks)
     assert stored_bytes == (front.staging / ID / "disk-0.pack").stat().st_size

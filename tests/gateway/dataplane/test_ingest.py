@@ -251,7 +251,7 @@ def test_a_rebooted_source_sends_references_to_what_the_earlier_attempt_left(fro
     session.send([data_frame(chunk, raw) for chunk, raw in content.items()] + [zero_frame(9, 3)])
     front.site.migrations[ID].state = "canceled"
     again = front.migration(OTHER, SIZE)
-    again.disks = (DiskPlan(0, SIZE, 40, EarlierDisk(ID, 0)),)
+    again.disks = (DiskPlan(0, SIZE, 40, (EarlierDisk(ID, 0),)),)
     second = front.session(OTHER)
     known = second.request("GET", "/data/v1/disks/0/known")
     assert int.from_bytes(known.body, "little") == 1 << 1 | 1 << 2 | 1 << 5

@@ -72,20 +72,20 @@ def test_an_unconfirmed_or_canceled_migration_is_not_copied(site: SiteKit, acme:
     with pytest.raises(WrongStateError):
         site.data_plane.begin_copying(waiting)
     with pytest.raises(WrongStateError):
-        site.data_plane.disk_verified(waiting, 0, "00" * 32, 1, 1, 1)
+        site.data_plane.disk_verified(waiting, 0, "00" * 32, 1, 1, 1, 0)
 
 
 def test_a_migration_is_copied_only_when_every_disk_is_verified(site: SiteKit, acme: Caller, iso: Caller) -> None:
     migration, _ = site.enrol(iso)
     plane = site.data_plane
     plane.begin_copying(migration)
-    plane.disk_verified(migration, 0, "12" * 32, 9000, 7, 8000)
+    plane.disk_verified(migration, 0, "12" * 32, 9000, 7, 8000, 0)
     with pytest.raises(ValueError, match=r"disks \[1\] are not verified"):
         plane.copied(migration)
     assert plane.copy_plan(migration).state == "copying"
     with pytest.raises(LookupError, match="no disk 2"):
-        plane.disk_verified(migration, 2, "12" * 32, 1, 1, 1)
-    plane.disk_verified(migration, 1, "34" * 32, 9000, 0, 8000)
+        plane.disk_verified(migration, 2, "12" * 32, 1, 1, 1, 0)
+    plane.disk_verified(migration, 1, "34" * 32, 9000, 0, 8000, 0)
     plane.copied(migration)
     seen = acme.ok("GET", f"/migrations/{migration}")
     assert seen["state"] == "copied"

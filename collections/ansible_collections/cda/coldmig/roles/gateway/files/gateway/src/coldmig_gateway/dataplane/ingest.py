@@ -216,7 +216,7 @@ class _Request:
 
 async def open_earlier(context: Context, stack: AsyncExitStack, plan: CopyPlan, disk: DiskPlan) -> DiskStaging | None:
     """The same disk's staging of an earlier attempt, if there is one that can be used."""
-    earlier = disk.earlier
+    earlier = next(iter(disk.earlier), None)
     if earlier is None or not (plan.staging_dir / earlier.migration_id / f"disk-{earlier.index}.pack").exists():
         return None
     try:

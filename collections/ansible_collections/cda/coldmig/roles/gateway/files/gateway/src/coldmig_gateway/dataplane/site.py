@@ -7,7 +7,7 @@ where it changes something.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -26,7 +26,7 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class EarlierDisk:
-    """The same disk in an earlier, ended attempt of the same machine: its staging may serve REF frames."""
+    """The same disk in an earlier attempt of the same machine: what its staging holds need not be sent again."""
 
     migration_id: str
     index: int
@@ -34,12 +34,16 @@ class EarlierDisk:
 
 @dataclass(frozen=True, slots=True)
 class DiskPlan:
-    """One disk to be copied. ``chunks`` is ``coldmig_wire.geometry.chunk_count(size_bytes)``."""
+    """One disk to be copied. ``chunks`` is ``coldmig_wire.geometry.chunk_count(size_bytes)``.
+
+    ``earlier`` are its earlier attempts, newest first, at most 4; never those of another organization. They may be in
+    any state, and their staging may be removed at any time.
+    """
 
     index: int
     size_bytes: int
     chunks: int
-    earlier: EarlierDisk | None = None
+    earlier: Sequence[EarlierDisk] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,16 @@ class CopyPlan:
     state: str
     disks: Sequence[DiskPlan] = field(default_factory=tuple)
     staging_dir: Path = Path()
+    template_id: str = ""
+    organization: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """What agents may send, in bytes per second: all together, and those of one template together; None: no limit."""
+
+    site: int | None = None
+    templates: Mapping[str, int] = field(default_factory=dict)
 
 
 class UnknownMigrationError(LookupError):
@@ -63,6 +77,15 @@ class WrongStateError(RuntimeError):
         self.state = state
 
 
+class QueuedError(RuntimeError):
+    """As many copies run as may; ``place`` counts from 1, of ``waiting`` migrations that wait."""
+
+    def __init__(self, place: int, waiting: int) -> None:
+        super().__init__(f"no copy slot is free: place {place} of {waiting}")
+        self.place = place
+        self.waiting = waiting
+
+
 class Site(Protocol):
     """The site's state as the data plane sees it. ``migration_id`` is a UUID in its canonical text form."""
 
@@ -72,20 +95,41 @@ class Site(Protocol):
     def copy_plan(self, migration_id: str) -> CopyPlan:
         """State and disks of a migration. Raises UnknownMigrationError."""
 
+    def rates(self) -> Rates:
+        """The limits as they are now; asked for every few seconds."""
+
+    def copying(self) -> Sequence[str]:
+        """The migrations in state copying: asked for once, when the data plane starts."""
+
     def begin_copying(self, migration_id: str) -> None:
-        """confirmed → copying; nothing if it is copying already. Raises WrongStateError."""
+        """confirmed → copying; nothing if it is copying already. Raises WrongStateError, QueuedError."""
 
     def disk_verified(  # noqa: PLR0917 - the contract with the store
-        self, migration_id: str, index: int, digest_hex: str, vmdk_bytes: int, data_chunks: int, stored_bytes: int
+        self,
+        migration_id: str,
+        index: int,
+        merkle_root: str,
+        vmdk_bytes: int,
+        data_chunks: int,
+        stored_bytes: int,
+        unreadable_chunks: int,
     ) -> None:
         """Every chunk of the disk was re-read from staging and had its digest.
 
-        ``digest_hex`` is the disk digest (``DiskDigest``), ``vmdk_bytes`` the length of its image,
-        ``data_chunks`` the chunks that are not zeros, ``stored_bytes`` the size of the pack.
+        ``merkle_root`` is ``coldmig_wire.merkle``'s, 64 hexadecimal digits; ``vmdk_bytes`` the length of the image, 0
+        if there can be none; ``data_chunks`` the chunks that are not zeros; ``stored_bytes`` what they take in packs,
+        linked ones included; ``unreadable_chunks`` those in which the source's disk gave read errors.
         """
 
     def copied(self, migration_id: str) -> None:
         """copying → copied: all disks are verified. Raises WrongStateError."""
+
+    def image_damaged(self, migration_id: str, index: int, detail: str) -> None:
+        """A chunk of a verified disk cannot be read from staging any more; its image was cut off and cannot be made.
+
+        The chunk is dropped from the staging. A migration that is copied or importing must fail with a reason from
+        which a person sees that booting the source again brings what is missing; else it is only noted.
+        """
 
     def record(self, migration_id: str, event: str, detail: str) -> None:
         """Adds an entry to the migration's audit trail. ``event`` is a slug such as ``chunk-damaged``."""

@@ -102,7 +102,7 @@ class Verifier:
     async def _note(self, migration_id: str, index: int, found: Verification) -> None:
         await self._call(
             self._site.disk_verified,
-            migration_id, index, found.digest_hex, found.vmdk_bytes, found.data_chunks, found.stored_bytes,
+            migration_id, index, found.digest_hex, found.vmdk_bytes, found.data_chunks, found.stored_bytes, 0,
         )  # fmt: skip
 
     async def _drop(self, migration_id: str, index: int, staging: DiskStaging, found: Verification) -> None:

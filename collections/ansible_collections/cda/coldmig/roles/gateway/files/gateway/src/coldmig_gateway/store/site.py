@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from coldmig_gateway.dataplane.site import CopyPlan, DiskPlan, Principal, UnknownMigrationError, WrongStateError
+from coldmig_gateway.dataplane.site import (
+    CopyPlan,
+    DiskPlan,
+    Principal,
+    Rates,
+    UnknownMigrationError,
+    WrongStateError,
+)
 from coldmig_gateway.principal import Role
 from coldmig_gateway.store import audit, migrations, principals, states, transitions
 from coldmig_gateway.store.database import Database
@@ -44,13 +52,29 @@ class DatabaseSite:
             disks = tuple(DiskPlan(disk.index, disk.size_bytes, disk.chunks) for disk in migration.disks)
             return CopyPlan(state=migration.state, disks=disks, staging_dir=self._staging_dir)
 
+    def rates(self) -> Rates:
+        """The limits as they are now."""
+        return Rates()
+
+    def copying(self) -> Sequence[str]:
+        """The migrations in state copying."""
+        with self._database.read() as session:
+            return tuple(session.scalars(select(Migration.id).where(Migration.state == State.COPYING)))
+
     def begin_copying(self, migration_id: str) -> None:
         """confirmed → copying; nothing if it is copying already. Raises WrongStateError."""
         with self._locked(migration_id) as (session, migration):
             transitions.apply(session, migration, Action.BEGIN_COPYING, _ACTOR)
 
     def disk_verified(  # noqa: PLR0917 - the protocol's signature
-        self, migration_id: str, index: int, digest_hex: str, vmdk_bytes: int, data_chunks: int, stored_bytes: int
+        self,
+        migration_id: str,
+        index: int,
+        merkle_root: str,
+        vmdk_bytes: int,
+        data_chunks: int,
+        stored_bytes: int,
+        unreadable_chunks: int,
     ) -> None:
         """Note what the verification of a disk found. Raises WrongStateError unless the migration is copying."""
         with self._locked(migration_id) as (session, migration):
@@ -58,9 +82,10 @@ class DatabaseSite:
             disk = next((disk for disk in migration.disks if disk.index == index), None)
             if disk is None:
                 raise LookupError(f"migration {migration_id} has no disk {index}")
-            disk.verified, disk.digest = True, digest_hex
+            disk.verified, disk.digest = True, merkle_root
             disk.vmdk_bytes, disk.data_chunks, disk.stored_bytes = vmdk_bytes, data_chunks, stored_bytes
-            detail = {"disk": index, "digest": digest_hex, "stored_bytes": stored_bytes}
+            detail: dict[str, object] = {"disk": index, "merkle_root": merkle_root, "stored_bytes": stored_bytes}
+            detail["unreadable_chunks"] = unreadable_chunks
             audit.write(session, _ACTOR, ("migration", migration_id), "disk-verified", detail=detail)
 
     def copied(self, migration_id: str) -> None:
@@ -70,6 +95,10 @@ class DatabaseSite:
             if unverified:
                 raise ValueError(f"migration {migration_id} cannot be 'copied': disks {unverified} are not verified")
             transitions.apply(session, migration, Action.COPIED, _ACTOR)
+
+    def image_damaged(self, migration_id: str, index: int, detail: str) -> None:
+        """A chunk of a verified disk is damaged in staging."""
+        self.record(migration_id, "image-damaged", f"disk {index}: {detail}")
 
     def record(self, migration_id: str, event: str, detail: str) -> None:
         """Add an entry to the migration's audit trail."""
