@@ -13,6 +13,7 @@ and the operating system finds nothing but the machine's real controller.
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -155,6 +156,8 @@ class Disk:
     serial: str
     format: str = "raw"
     read_only: bool = False
+    bad_sectors: Sequence[int] = ()
+    """512-byte sectors whose reading fails with an I/O error, as on a dying disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,12 +281,7 @@ class Machine:
         if self.disks and self.controller in _CONTROLLERS:
             argv += ["-device", _CONTROLLERS[self.controller]]
         for index, disk in enumerate(self.disks):
-            read_only = "on" if disk.read_only else "off"
-            argv += [
-                "-blockdev",
-                f"driver={disk.format},node-name=disk{index},read-only={read_only},"
-                f"file.driver=file,file.filename={disk.path}",
-            ]
+            argv += ["-blockdev", json.dumps(_block_node(f"disk{index}", disk))]
             common = f"drive=disk{index},bootindex={index + 1},id=disk{index}-device"
             if index == 0 and self.firmware_needs_view:
                 common += ",share-rw=on"
@@ -324,6 +322,17 @@ _CONTROLLERS = {
     Controller.AHCI: "ich9-ahci,id=ctl",
     Controller.VIRTIO_SCSI: "virtio-scsi-pci,id=ctl",
 }
+
+
+def _block_node(name: str, disk: Disk) -> dict[str, Any]:
+    """QEMU's description of a disk's content."""
+    file: dict[str, Any] = {"driver": "file", "filename": str(disk.path)}
+    if disk.bad_sectors:
+        errors = [
+            {"event": "none", "iotype": "read", "errno": errno.EIO, "sector": sector} for sector in disk.bad_sectors
+        ]
+        file = {"driver": "blkdebug", "image": file, "inject-error": errors}
+    return {"driver": disk.format, "node-name": name, "read-only": disk.read_only, "file": file}
 
 
 def _disk_device(controller: Controller, index: int, serial: str) -> str:
@@ -461,6 +470,10 @@ class Running:
     def screenshot(self, path: Path) -> None:
         """Saves what the screen shows as a PPM picture."""
         self._qmp.execute("screendump", {"filename": str(path)})
+
+    def reset(self) -> None:
+        """Presses the reset button: the machine starts again at its firmware, without any warning to what runs."""
+        self._qmp.execute("system_reset")
 
     def power_button(self) -> None:
         """Presses the power button (ACPI)."""

@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -119,6 +119,8 @@ class Story:
     report: Report
     firmware: Firmware = Firmware.BIOS
     auto_start: bool = False
+    bad_data_sectors: Sequence[int] = ()
+    """Sectors of the data disk that cannot be read."""
     outcome: Outcome = field(default_factory=Outcome)
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _source: Running | None = None
@@ -247,7 +249,10 @@ class Story:
             sockets=1,
             cores_per_socket=2,
             controller=Controller.AHCI,
-            disks=[Disk(image, serial) for image, serial in zip(self.disks.all, SOURCE_SERIALS, strict=True)],
+            disks=[
+                Disk(self.disks.system, SOURCE_SERIALS[0]),
+                Disk(self.disks.data, SOURCE_SERIALS[1], bad_sectors=self.bad_data_sectors),
+            ],
             nics=[Nic("e1000e", SOURCE_MAC)],
             medium=self.iso,
             smbios=Smbios(),
@@ -290,6 +295,13 @@ class Story:
         expect("OS", (machine["guest"]["os_type"], machine["guest"]["id"]), ("linux", "debian"))
         expect("OS version", machine["guest"]["version"].split(".")[0], "12")
         expect("vendor, product", (machine["vendor"], machine["product"]), (smbios.manufacturer, smbios.product))
+        for name, disk, start in (
+            ("root", machine["disks"][0], source_machine.ROOT_START),
+            ("data", machine["disks"][1], 0),
+        ):
+            areas = disk["free_map"]["areas"]
+            decisions = [(area["decision"], area["reason"]) for area in areas if area["start_bytes"] == start]
+            expect(f"free map of the {name} file system", [decision for decision, _ in decisions], ["mapped"])
         drivers = set(machine["guest"]["drivers"])
         if not {"vmw_pvscsi", "vmxnet3"} <= drivers:
             raise CheckError(f"the guest's drivers lack vmw_pvscsi or vmxnet3: {sorted(drivers)}")
