@@ -8,11 +8,13 @@ bin         := $(CURDIR)/.venv/bin
 python_code := agent/coldmig_agent agent/build.py gateway/src/coldmig_wire gateway/src/coldmig_gateway \
                $(collection)/plugins/module_utils
 pytest      := python -m pytest -q
+# The copy against real file systems, devices, faults and crowds: real processes, minutes instead of seconds.
+copy_tests  := tests/agent/freespace tests/agent/devices tests/gateway/properties tests/faults tests/load
 export PATH := $(bin):$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
 export PYTHONPATH := $(CURDIR)/gateway/src
 
-.PHONY: help setup demo test check lint types unit sanity molecule integration boot build clean
+.PHONY: help setup demo test check lint types unit sanity molecule integration copy boot benchmark build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,7 +26,7 @@ demo: ## migrate a real machine, from its ISO to its login prompt in the cloud (
 	@tests/setup/prepare demo
 	@python -m tests.e2e.demo $(DEMO)
 
-test: check sanity molecule integration boot ## everything: lint, unit, sanity, molecule, integration, end to end
+test: check sanity molecule integration copy boot ## everything: lint, unit, sanity, molecule, integration, end to end
 
 check: setup lint types unit ## the quick part
 
@@ -40,7 +42,8 @@ types:
 	mypy $(python_code)
 
 unit:
-	$(pytest) -n 2 -m "not slow" tests/agent tests/gateway tests/iso $(collection)/tests/unit
+	$(pytest) -n 2 -m "not slow" $(addprefix --ignore=,$(copy_tests)) tests/agent tests/gateway tests/iso \
+	    $(collection)/tests/unit
 
 sanity: setup
 	tests/sanity/run
@@ -51,8 +54,14 @@ molecule: setup
 integration: setup
 	$(pytest) -n 2 tests/simulators tests/integration tests/sanity
 
+copy: setup
+	$(pytest) -n 2 $(copy_tests)
+
 boot: setup
 	$(pytest) -v -n 2 -m "slow or e2e" tests/iso tests/e2e
+
+benchmark: setup ## the copy against its peers; rewrites docs/performance.md (BENCHMARK="--quick")
+	@python -m tests.benchmarks $(BENCHMARK)
 
 build: setup ## the collection's artifact, in build/
 	mkdir -p build
