@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent / "support"))
+from support.gateway import Gateway
 
-from real_gateway import Gateway, require
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 GUEST_DATA = Path(__file__).resolve().parents[3] / "shared/guest-data"
 
@@ -43,18 +43,13 @@ def loop_devices() -> None:
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A real gateway, activated, for all tests of the session."""
-    require()
-    site = Gateway(tmp_path_factory.mktemp("site"))
-    site.start()
-    site.activate()
-    yield site
-    site.kill()
+    with Gateway(tmp_path_factory.mktemp("site")).init().start() as site:
+        site.activate()
+        yield site
 
 
 @pytest.fixture
 def own_gateway(tmp_path: Path) -> Iterator[Gateway]:
     """A real gateway that the test may kill, not yet started and not activated."""
-    require()
-    site = Gateway(tmp_path / "site")
-    yield site
-    site.kill()
+    with Gateway(tmp_path / "site").init() as site:
+        yield site

@@ -10,7 +10,10 @@ import sys
 import zipfile
 from pathlib import Path
 
-from agent_lab import Authority, config_document, sha256
+from agent_lab import Authority
+
+from support.agent import iso_settings
+from support.images import sha256
 
 AGENT = Path(__file__).resolve().parents[2] / "agent"
 
@@ -49,7 +52,7 @@ def test_a_wrong_place_for_the_wire_package_is_named(tmp_path: Path) -> None:
 def test_the_executable_writes_the_network_settings(tmp_path: Path) -> None:
     build(tmp_path / "coldmig-agent")
     config = tmp_path / "config.json"
-    config.write_text(json.dumps(config_document("https://site.example", Authority.create().pem)))
+    config.write_text(json.dumps(iso_settings("https://site.example", Authority.create().pem)))
     command = [sys.executable, str(tmp_path / "coldmig-agent"), "network", "--config", str(config)]
     output = tmp_path / "run/systemd/network"
     done = subprocess.run([*command, "--output", str(output)], capture_output=True, text=True, check=False)

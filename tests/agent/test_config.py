@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_lab import Authority, config_document
+from agent_lab import Authority
 
 from coldmig_agent.config import ConfigError, load_config, parse_config
+from support.agent import iso_settings
 
 CA = Authority.create().pem
 
 
 def parse(change: Any = None) -> Any:
-    document = copy.deepcopy(config_document("https://site.example:8443", CA))
+    document = copy.deepcopy(iso_settings("https://site.example:8443", CA))
     if change is not None:
         change(document)
     return parse_config(json.dumps(document).encode())

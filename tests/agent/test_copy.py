@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_lab import MIB, empty_image, sha256
-from real_gateway import Gateway, Relay
+from agent_lab import MIB, empty_image
 
 from coldmig_agent.api import ControlClient, Enrolment, FramesAnswer
 from coldmig_agent.config import Config, parse_config
@@ -29,29 +28,9 @@ from coldmig_agent.machine import Cpu, Guest, Machine
 from coldmig_agent.site import Site
 from coldmig_wire.frames import CHUNK, HEADER, Frame, FrameType
 from coldmig_wire.grains import decode_chunk
-
-
-def mixed_image(path: Path, megabytes: int, seed: int, tail: int = 0) -> Path:
-    """Data that deflates, data that does not, and zeros, in stretches of some chunks."""
-    chance = random.Random(seed)
-    text = b"".join(f"line {n} of some text that deflates well\n".encode() for n in range(30_000))[:CHUNK]
-    empty_image(path, megabytes * MIB + tail)
-    with path.open("r+b") as file:
-        chunk = 0
-        while chunk < megabytes:
-            length = chance.randrange(1, 6)
-            kind = chance.choice(["zero", "text", "random"])
-            for _ in range(min(length, megabytes - chunk)):
-                file.seek(chunk * MIB)
-                if kind == "text":
-                    file.write(text)
-                elif kind == "random":
-                    file.write(chance.randbytes(MIB))
-                chunk += 1
-        if tail:
-            file.seek(megabytes * MIB)
-            file.write(chance.randbytes(tail))
-    return path
+from support.gateway import Gateway
+from support.images import mixed_image, sha256
+from support.relay import Relay
 
 
 def machine_of(sources: Sequence[Source]) -> Machine:

@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from agent_lab import MIB, empty_image, ext4_image, need, place, run, sha256, write_tree
+from agent_lab import MIB, empty_image, ext4_image, need, place, run, write_tree
 
 from coldmig_agent import inspection, overlay
 from coldmig_agent.discovery.disks import read_image_files
 from coldmig_agent.overlay import OverlayError, View, have_device_mapper
+from support.images import sha256
 
 pytestmark = pytest.mark.usefixtures("loop_devices")
 

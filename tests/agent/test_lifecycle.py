@@ -4,12 +4,8 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agent_lab import MIB, Authority, config_document, empty_image, sha256
-from real_gateway import ROOT, Gateway, free_port
+from agent_lab import MIB, Authority, empty_image
 
 from coldmig_agent import lifecycle
 from coldmig_agent.config import parse_config
 from coldmig_agent.lifecycle import Agent, Stopped, refusal
 from coldmig_agent.site import ProblemError
 from coldmig_agent.status import Phase, Status
-
-ENV = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "gateway/src"), str(ROOT / "agent")])}
+from support.agent import Agent as Process
+from support.agent import iso_settings
+from support.gateway import Gateway
+from support.images import sha256
+from support.processes import free_port
 
 
 @pytest.fixture
@@ -38,75 +36,17 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-class Process:
-    """The agent as a process; its only console is a file."""
-
-    def __init__(self, directory: Path, settings: dict[str, Any] | None, *images: Path) -> None:
-        config = directory / "config.json"
-        if settings is not None:
-            config.write_text(json.dumps(settings))
-        self.console = directory / "console.txt"
-        self.console.touch()
-        words = [word for path in images for word in ("--source", str(path))]
-        self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "coldmig_agent",
-                "--config",
-                str(config),
-                "--console",
-                str(self.console),
-                "--once",
-                *words,
-            ],
-            env=ENV,
-            stderr=subprocess.DEVNULL,
-        )
-        self.peak_kib = 0
-
-    @property
-    def text(self) -> str:
-        return self.console.read_text()
-
-    def wait_for(self, words: str) -> None:
-        deadline = time.monotonic() + 90
-        while words not in self.text:
-            assert self._process.poll() is None, self.text
-            assert time.monotonic() < deadline, self.text
-            time.sleep(0.1)
-
-    def finish(self) -> int:
-        """Wait for its end; its greatest resident size is looked at until then (rusage counts the parent's too)."""
-        while (code := self._process.poll()) is None:
-            found = re.search(
-                r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{self._process.pid}/status").read_text(), re.MULTILINE
-            )
-            if found:
-                self.peak_kib = max(self.peak_kib, int(found[1]))
-            time.sleep(0.05)
-        return code
-
-    def signal(self, number: int) -> None:
-        self._process.send_signal(number)
-
-    def end(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-            self._process.wait()
-
-
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     started: list[Process] = []
 
     def start(settings: dict[str, Any] | None, *images: Path) -> Process:
-        started.append(Process(tmp_path, settings, *images))
+        started.append(Process(tmp_path, settings, images))
         return started[-1]
 
     yield start
     for process in started:
-        process.end()
+        process.kill()
 
 
 def test_a_machine_is_copied_from_boot_to_the_last_word(
@@ -176,7 +116,7 @@ def test_an_iso_without_settings_says_so(launch: Callable[..., Process], image: 
 
 
 def test_a_signal_ends_the_agent_while_it_waits(launch: Callable[..., Process], image: Path) -> None:
-    settings = config_document(f"https://127.0.0.1:{free_port()}", Authority.create().pem)
+    settings = iso_settings(f"https://127.0.0.1:{free_port()}", Authority.create().pem)
     process = launch(settings, image)
     process.wait_for("connection refused")
     process.signal(signal.SIGTERM)
@@ -225,7 +165,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("short_waits")
 def test_a_site_that_is_away_and_then_not_activated_is_waited_for(own_gateway: Gateway, image: Path) -> None:
-    settings = config_document(own_gateway.url, own_gateway.ca_pem)
+    settings = iso_settings(own_gateway.url, own_gateway.ca_pem)
     inside = Inside(settings, image)
     inside.wait_for(f"cannot reach {own_gateway.url}: connection refused")
     inside.stop.set()
@@ -242,7 +182,7 @@ def test_a_site_that_is_away_and_then_not_activated_is_waited_for(own_gateway: G
 
 @pytest.mark.usefixtures("short_waits")
 def test_a_wrong_credential_says_what_to_do(gateway: Gateway, image: Path) -> None:
-    inside = Inside(config_document(gateway.url, gateway.ca_pem), image)
+    inside = Inside(iso_settings(gateway.url, gateway.ca_pem), image)
     inside.wait_for("make a new ISO")
     assert "cm1_iso_" not in inside.text
     inside.stop.set()
@@ -251,7 +191,7 @@ def test_a_wrong_credential_says_what_to_do(gateway: Gateway, image: Path) -> No
 
 @pytest.mark.usefixtures("short_waits")
 def test_a_foreign_site_is_never_given_the_credential(gateway: Gateway, image: Path) -> None:
-    inside = Inside(config_document(gateway.url, Authority.create().pem), image)
+    inside = Inside(iso_settings(gateway.url, Authority.create().pem), image)
     inside.wait_for("certificate is not the one on this ISO")
     inside.stop.set()
     inside.join()
@@ -289,7 +229,7 @@ def test_the_site_learns_progress_and_the_kernels_write_counters(
 @pytest.mark.parametrize("wanted", [True, False])
 def test_the_machine_is_powered_off_only_when_the_iso_says_so(wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle, "POWEROFF_SECONDS", 0.01)
-    settings = config_document("https://site.example", Authority.create().pem, poweroff_when_done=wanted)
+    settings = iso_settings("https://site.example", Authority.create().pem, poweroff_when_done=wanted)
     stop = threading.Event()
     agent = Agent(parse_config(json.dumps(settings).encode()), Status(), stop)
     calls: list[bool] = []
@@ -304,7 +244,7 @@ def test_a_failed_fence_ends_the_migration_before_it_begins(monkeypatch: pytest.
         raise lifecycle.FenceError("/dev/sda is not read-only")
 
     monkeypatch.setattr(lifecycle.discover, "find_sources", refuse)
-    inside = Inside(config_document("https://127.0.0.1:1", Authority.create().pem), image)
+    inside = Inside(iso_settings("https://127.0.0.1:1", Authority.create().pem), image)
     assert inside.join() is False
     assert inside.agent.status.snapshot().phase is Phase.FAILED
     assert "/dev/sda is not read-only" in inside.text

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from agent_lab import Authority
-from real_gateway import free_port
 
 from coldmig_agent import site as site_module
 from coldmig_agent.api import DataClient, parse_enrolment, parse_frames_answer, parse_session
@@ -28,6 +27,7 @@ from coldmig_agent.site import (
     SiteError,
     UnreachableError,
 )
+from support.processes import free_port
 
 AUTHORITY = Authority.create()
 Answer = tuple[int, str, bytes]

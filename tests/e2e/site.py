@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -27,117 +26,19 @@ from typing import Any
 import httpx
 import yaml
 
+from support.gateway import ENDED, ORGANIZATION, Api, ApiError, Gateway
+from support.processes import COLLECTION, ROOT, Service, SupportError, free_port, tail
+
+__all__ = ["ORGANIZATION", "ApiError", "Site", "SiteError", "tail"]
+
 TESTS = Path(__file__).resolve().parent.parent
-ROOT = TESTS.parent
-COLLECTION = ROOT / "collections/ansible_collections/cda/coldmig"
-GATEWAY_SOURCE = COLLECTION / "roles/gateway/files/gateway/src"
 ISO_BUILD = COLLECTION / "roles/iso/files/iso-build"
 
 # Where QEMU's user-mode network shows this machine to its guests.
 HOST_SEEN_BY_GUESTS = "10.0.2.2"
-ORGANIZATION = "acme"
-ENDED = ("finished", "failed", "canceled")
 
-
-class SiteError(RuntimeError):
-    """A part of the site did not start, a playbook failed, or a wait was in vain; the message ends with the log."""
-
-
-class ApiError(SiteError):
-    """The gateway refused a request; `problem` is its problem document."""
-
-    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        super().__init__(f"{status} {problem.get('title')}: {problem.get('detail')}")
-        self.status = status
-        self.problem = dict(problem)
-
-
-def tail(path: Path, lines: int = 30) -> str:
-    """The last lines of a log."""
-    if not path.exists():
-        return "(no log)"
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-
-
-def free_port() -> int:
-    """A TCP port that is free now. Somebody else may take it before it is used; then the user of it says so."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def write_private(path: Path, text: str) -> None:
-    """Writes a file that only its owner may read."""
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-
-
-class Service:
-    """A process in the background that ends with us: by `stop()`, or by the kernel if we are killed."""
-
-    def __init__(self, name: str, argv: list[str], log: Path, env: Mapping[str, str]) -> None:
-        self.name = name
-        self.log = log
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "TERM", *argv],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=dict(env),
-                start_new_session=True,
-            )
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
-        """Waits until the service is ready; SiteError with its log when it ends or takes too long."""
-        deadline = time.monotonic() + seconds
-        while not ready():
-            if not self.alive:
-                raise SiteError(f"{self.name} ended with status {self._process.returncode}:\n{tail(self.log)}")
-            if time.monotonic() > deadline:
-                raise SiteError(f"{self.name} is not ready after {seconds:.0f} s:\n{tail(self.log)}")
-            time.sleep(0.2)
-
-    def stop(self) -> None:
-        """Ends it, gently first."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(20)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-
-
-class Api:
-    """The gateway's control plane, for looking things up."""
-
-    def __init__(self, url: str, ca: Path, token: str) -> None:
-        self._client = httpx.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
-            verify=ssl.create_default_context(cafile=str(ca)),
-            timeout=60,
-            trust_env=False,
-        )
-
-    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Calls `/api/v1{path}` and returns the decoded answer. Raises ApiError or httpx.TransportError."""
-        answer = self._client.request(method, f"/api/v1{path}", json=body)
-        if answer.is_error:
-            kind = answer.headers.get("content-type", "")
-            raise ApiError(answer.status_code, answer.json() if kind.endswith("json") else {"title": answer.text})
-        return answer.json() if answer.content else None
-
-    def get(self, path: str) -> Any:
-        return self.call("GET", path)
+#: A part of the site did not start, a playbook failed, or a wait was in vain; the message ends with the log.
+SiteError = SupportError
 
 
 class Site:
@@ -148,12 +49,17 @@ class Site:
         self.organization = organization
         self.logs = directory / "logs"
         self.port = port or free_port()
-        self.url = f"https://127.0.0.1:{self.port}"
-        self.ca = directory / "state/pki/ca.pem"
-        self._gateway: Service | None = None
+        self._gateway = Gateway(
+            directory,
+            names=(HOST_SEEN_BY_GUESTS, "127.0.0.1", "localhost"),
+            port=self.port,
+            organization=organization,
+            options=("--url", f"https://{HOST_SEEN_BY_GUESTS}:{self.port}", "--site-name", "north"),
+            log=self.logs / "gateway.log",
+        )
+        self.url, self.ca = self._gateway.url, self._gateway.ca
         self._simulators: Service | None = None
         self.simulated: dict[str, Any] = {}
-        self._tokens: dict[str, str] = {}
         self.logs.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)
 
@@ -189,71 +95,38 @@ class Site:
 
     # -- gateway ----------------------------------------------------------------------------------------------------
 
-    @property
-    def _gateway_argv(self) -> list[str]:
-        return [sys.executable, "-m", "coldmig_gateway", "--config", str(self.directory / "gateway.toml")]
-
-    @property
-    def _gateway_env(self) -> dict[str, str]:
-        paths = [str(GATEWAY_SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]
-        return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-
     def init_gateway(self) -> None:
         """Makes the gateway's configuration, database, CA and first provider token."""
-        token = self.directory / "provider.token"
-        argv = [
-            *self._gateway_argv, "init",
-            "--state-dir", str(self.directory / "state"),
-            "--name", HOST_SEEN_BY_GUESTS, "--name", "127.0.0.1", "--name", "localhost",
-            "--listen", "127.0.0.1", "--port", str(self.port),
-            "--url", f"https://{HOST_SEEN_BY_GUESTS}:{self.port}",
-            "--site-name", "north",
-            "--token-file", str(token),
-        ]  # fmt: skip
-        self._run(argv, self.logs / "gateway-init.log", self._gateway_env, "coldmig-gateway init")
-        self._tokens["provider"] = token.read_text().strip()
+        self._gateway.init()
 
     def start_gateway(self) -> None:
         """Starts `coldmig-gateway serve` and waits until it answers."""
-        self._gateway = Service(
-            "the gateway", [*self._gateway_argv, "serve"], self.logs / "gateway.log", self._gateway_env
-        )
-        self._gateway.wait_until(self._healthy, 60)
-
-    def _healthy(self) -> bool:
-        try:
-            return bool(Api(self.url, self.ca, "").get("/health")["status"] == "ok")
-        except (OSError, httpx.HTTPError, SiteError, ValueError):
-            return False
+        self._gateway.start()
 
     def stop_gateway(self) -> None:
-        if self._gateway:
-            self._gateway.stop()
-            self._gateway = None
+        """Stops it."""
+        self._gateway.stop()
 
     def api(self, who: str = "provider") -> Api:
         """The gateway as `provider` or `tenant`."""
-        return Api(self.url, self.ca, self._tokens[who])
+        return self._gateway.api(who)
 
     def make_tenant_token(self) -> None:
         """The provider gives the organization its token (shown once)."""
-        answer = self.api().call(
-            "POST", "/tokens", {"organization": self.organization, "description": "migration of the ERP machines"}
-        )
-        self._tokens["tenant"] = answer["token"]
+        self._gateway.tokens["tenant"] = self._gateway.organization_token(self.organization)
 
     def migrations(self) -> list[dict[str, Any]]:
         """All migrations, newest first, as the provider sees them."""
-        items: list[dict[str, Any]] = self.api().get("/migrations")["items"]
-        return items
+        return self._gateway.migrations()
 
     def migration(self, identifier: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.api().get(f"/migrations/{identifier}")
+        """One migration."""
+        found: dict[str, Any] = self._gateway.migration(identifier)
         return found
 
     def audit(self, identifier: str) -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = self.api().get(f"/migrations/{identifier}/audit")["items"]
-        return items
+        """The audit trail of a migration."""
+        return self._gateway.audit(identifier)
 
     # -- people -----------------------------------------------------------------------------------------------------
 
@@ -284,7 +157,7 @@ class Site:
             "ANSIBLE_NOCOLOR": "1",
             "COLDMIG_GATEWAY_URL": self.url,
             "COLDMIG_GATEWAY_CA": str(self.ca),
-            "COLDMIG_GATEWAY_TOKEN": self._tokens[who],
+            "COLDMIG_GATEWAY_TOKEN": self._gateway.tokens[who],
         }
         if who == "provider" and self.simulated:
             vcenter, vcd = self.simulated["vcenter"], self.simulated["vcd"]

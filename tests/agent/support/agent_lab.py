@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import ipaddress
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-MIB = 1 << 20
+from support.images import MIB
 
 
 def need(*tools: str) -> None:
@@ -50,12 +49,6 @@ def write_tree(root: Path, files: Mapping[str, str | bytes]) -> Path:
         else:
             path.write_text(content, encoding="utf-8")
     return root
-
-
-def sha256(path: Path) -> str:
-    """Digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def empty_image(path: Path, size: int) -> Path:
@@ -146,19 +139,3 @@ def _sign(
         alternatives = x509.SubjectAlternativeName([_alternative(name) for name in names])
         builder = builder.add_extension(alternatives, critical=False)
     return builder.sign(signer, hashes.SHA256())
-
-
-def config_document(
-    url: str, ca_pem: str, credential: str = "cm1_iso_" + "x" * 43, **more: object
-) -> dict[str, object]:
-    """The ISO's settings."""
-    return {
-        "format": 1,
-        "site": {"url": url, "ca_pem": ca_pem, "proxy": None},
-        "credential": credential,
-        "template": {"id": "t-1", "name": "standard", "organization": "acme"},
-        "network": {"mode": "dhcp", "interfaces": [], "dns": [], "mtu": None},
-        "console": {"serial": "ttyS0,115200", "shell": False},
-        "poweroff_when_done": False,
-        **more,
-    }
