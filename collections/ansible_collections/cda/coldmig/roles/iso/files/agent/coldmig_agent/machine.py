@@ -51,8 +51,35 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
+class FreeArea:
+    """A partition (or a whole disk without a table, ``partition`` None) and what was decided about its free space.
+
+    ``decision`` is ``mapped`` (``free_bytes`` of it are not copied) or ``whole``; ``reason`` says why.
+    """
+
+    start_bytes: int
+    size_bytes: int
+    partition: int | None
+    fstype: str | None
+    decision: str
+    reason: str
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FreeSpace:
+    """The free space of a disk: ``digest`` names the map that the agent goes by (BLAKE3, hexadecimal)."""
+
+    digest: str
+    areas: tuple[FreeArea, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Disk:
-    """A disk of the source; its ``index`` names it in the whole migration."""
+    """A disk of the source; its ``index`` names it in the whole migration.
+
+    ``used_bytes``: what has to be copied when free space is left out; None where nobody looked.
+    """
 
     index: int
     path: str
@@ -64,6 +91,9 @@ class Disk:
     rotational: bool
     table: str | None
     partitions: tuple[Partition, ...]
+    physical_sector: int | None = None
+    used_bytes: int | None = None
+    free_map: FreeSpace | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from coldmig_agent.discovery import filesystems, tables
 from coldmig_agent.discovery.filesystems import Content
 from coldmig_agent.discovery.tables import ReadAt, Table
+from coldmig_agent.freespace.maps import FreeMap
 from coldmig_agent.interfaces import read_text
 from coldmig_agent.machine import Disk, Notice, Partition
 from coldmig_agent.text import bus_key, clean, clean_bytes
@@ -42,12 +43,16 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A disk to be copied: its description, how to open it, and what else was learnt from it."""
+    """A disk to be copied: its description, how to open it, and what else was learnt from it.
+
+    ``free_map`` is None until the disk was surveyed: everything is copied then.
+    """
 
     disk: Disk
     path: Path
     table: Table
     volumes: tuple[Volume, ...]
+    free_map: FreeMap | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,7 @@ class BlockDevice:
     place: str
     size_bytes: int
     logical_sector: int
+    physical_sector: int | None
     serial: str
     model: str
     wwn: str
@@ -103,6 +109,12 @@ def _first(*values: str | None) -> str:
     return next((text for value in values if value and (text := clean(" ".join(value.split()), 128))), "")
 
 
+def _sector_size(text: str | None) -> int | None:
+    """A power of two from 512 bytes to 1 MiB; anything else is no sector size."""
+    size = int(text) if text and text.isdigit() and len(text) < 8 else 0
+    return size if 512 <= size <= 1 << 20 and not size & (size - 1) else None
+
+
 def block_devices(sys: Path, dev: Path, run: Path) -> list[BlockDevice]:
     """Every real disk with a medium, in the order of its place on the buses."""
     found: list[BlockDevice] = []
@@ -133,6 +145,7 @@ def block_devices(sys: Path, dev: Path, run: Path) -> list[BlockDevice]:
                 place=str(entry.resolve()),
                 size_bytes=int(size) * 512,
                 logical_sector=4096 if sector == "4096" else 512,
+                physical_sector=_sector_size(read_text(entry / "queue/physical_block_size")),
                 serial=serial,
                 model=model,
                 wwn=_first(read_text(entry / "wwid"), read_text(entry / "device/wwid"), udev.get("ID_WWN")),
@@ -185,6 +198,7 @@ def describe(device: BlockDevice, read: ReadAt) -> Source:
         path=str(device.path),
         size_bytes=device.size_bytes,
         logical_sector=device.logical_sector,
+        physical_sector=device.physical_sector,
         serial=device.serial,
         model=device.model,
         wwn=device.wwn,
@@ -287,7 +301,9 @@ def read_image_files(paths: Sequence[Path]) -> list[Source]:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size == 0 or status.st_size % 512:
             raise ValueError(f"--source {path}: must be an image file of whole 512-byte sectors")
-        device = BlockDevice(path.name, path, path.name, status.st_size, 512, f"image-{index}", "image file", "", False)
+        device = BlockDevice(
+            path.name, path, path.name, status.st_size, 512, None, f"image-{index}", "image file", "", False
+        )
         fd, read = open_reader(path)
         try:
             source = describe(device, read)
