@@ -54,6 +54,7 @@ MACHINE: dict[str, Any] = {
             "path": "/dev/sda",
             "size_bytes": 3 * GIB // 2 + 512,
             "logical_sector": 512,
+            "physical_sector": 4096,
             "serial": "S1",
             "model": "DISK",
             "wwn": None,
@@ -69,18 +70,36 @@ MACHINE: dict[str, Any] = {
                     "label": None,
                 }
             ],
+            "used_bytes": GIB,
+            "free_map": {
+                "digest": "fe" * 32,
+                "areas": [
+                    {
+                        "start_bytes": 1 << 20,
+                        "size_bytes": GIB,
+                        "partition": 1,
+                        "fstype": "ext4",
+                        "decision": "mapped",
+                        "reason": "clean",
+                        "free_bytes": GIB // 2 + 512,
+                    }
+                ],
+            },
         },
         {
             "index": 1,
             "path": "/dev/sdb",
             "size_bytes": 4096,
             "logical_sector": 4096,
+            "physical_sector": None,
             "serial": None,
             "model": None,
             "wwn": None,
             "rotational": True,
             "table": None,
             "partitions": [],
+            "used_bytes": None,
+            "free_map": None,
         },
     ],
     "guest": {
@@ -215,7 +234,7 @@ def running_site(directory: Path) -> Iterator[SiteKit]:
     state = directory / "state"
     if not state.exists():
         shutil.copytree(_new_state(), state)
-    settings = Settings(state_dir=state, names=["site.example"])
+    settings = Settings(state_dir=state, names=["site.example"], staging_reserve_bytes=0)
     database = Database(settings.database)
     try:
         context = Context(settings, database)

@@ -10,6 +10,8 @@ from coldmig_gateway import space
 from coldmig_gateway.space import Space
 from gateway.sitekit import GIB, MACHINE, TEMPLATE, Caller, SiteKit, machine
 
+OTHER = machine(smbios_uuid="4c4c4544-0042-3510-8051-b4c04f4a4e32")
+
 
 @pytest.fixture
 def acme(site: SiteKit) -> Caller:
@@ -125,26 +127,70 @@ def test_the_sizes_that_a_template_allows(site: SiteKit, acme: Caller) -> None:
 def test_a_disk_larger_than_the_staging_area_is_refused_for_good(
     site: SiteKit, acme: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(space, "measure", lambda _: Space(total=GIB, free=GIB // 2))
+    monkeypatch.setattr(space, "measure", lambda *_: Space(total=GIB, free=GIB // 2))
     problem = _iso(site, acme).problem(413, "disk-too-large", "POST", "/enrolments", MACHINE)
     assert problem["allowed_bytes"] == GIB
+    assert GIB < problem["needed_bytes"] < 1.01 * GIB  # what is used of it, and a little
+    iso = _iso(site, acme, name="whole", skip_free="never")
+    problem = iso.problem(413, "disk-too-large", "POST", "/enrolments", MACHINE)
     assert problem["needed_bytes"] > MACHINE["disks"][0]["size_bytes"]
-    assert f"{GIB // 2} bytes of it are free" in problem["detail"]
+    assert f"{GIB} bytes for copies" in problem["detail"]
     assert acme.ok("GET", "/migrations")["items"] == []
 
 
 def test_space_that_was_promised_to_one_machine_is_not_given_to_another(
     site: SiteKit, acme: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(space, "measure", lambda _: Space(total=8 * GIB, free=2 * GIB))
-    iso = _iso(site, acme)
+    monkeypatch.setattr(space, "measure", lambda *_: Space(total=8 * GIB, free=2 * GIB))
+    iso = _iso(site, acme, auto_start=True)
     migration, _ = site.enrol(iso)
-    problem = iso.problem(507, "staging-full", "POST", "/enrolments", MACHINE)
-    assert problem["free_bytes"] < GIB // 2 < problem["needed_bytes"]
+    problem = iso.problem(507, "staging-full", "POST", "/enrolments", OTHER)
+    assert problem["free_bytes"] < GIB < problem["needed_bytes"]
     assert str(problem["needed_bytes"]) in problem["detail"]
     assert str(problem["free_bytes"]) in problem["detail"]
     acme.ok("POST", f"/migrations/{migration}/cancel", {})
+    iso.ok("POST", "/enrolments", OTHER)
+
+
+def test_a_machine_that_waits_is_promised_nothing_before_it_is_confirmed(
+    site: SiteKit, acme: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space, "measure", lambda *_: Space(total=8 * GIB, free=2 * GIB))
+    iso = _iso(site, acme)
+    first, _ = site.enrol(iso)
+    second, agent = site.enrol(iso, smbios_uuid=OTHER["smbios_uuid"])
+    assert acme.ok("POST", f"/migrations/{first}/confirm")["reserved_bytes"] > GIB
+    acme.problem(507, "staging-full", "POST", f"/migrations/{second}/confirm")
+    assert agent.ok("GET", "/session")["state"] == "waiting"
+    acme.ok("POST", f"/migrations/{first}/cancel", {})
+    acme.ok("POST", f"/migrations/{second}/confirm")
+
+
+def test_a_machine_that_boots_again_is_not_in_its_own_way(
+    site: SiteKit, acme: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(space, "measure", lambda *_: Space(total=8 * GIB, free=GIB + (32 << 20)))
+    iso = _iso(site, acme, auto_start=True)
     site.enrol(iso)
+    site.enrol(iso)
+    iso.problem(507, "staging-full", "POST", "/enrolments", OTHER)
+
+
+def test_what_an_earlier_attempt_holds_needs_no_room_again(
+    site: SiteKit, acme: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iso = _iso(site, acme)
+    first, _ = site.enrol(iso)
+    acme.ok("POST", f"/migrations/{first}/cancel", {})
+    pack = site.context.settings.staging / first / "disk-0.pack"
+    pack.parent.mkdir()
+    pack.write_bytes(b"x" * (64 << 20))
+    second, _ = site.enrol(iso)
+    whole = space.needed_for(MACHINE["disks"][0]["size_bytes"], GIB) + space.needed_for(4096)
+    monkeypatch.setattr(space, "measure", lambda *_: Space(total=8 * GIB, free=whole - 1))
+    seen = acme.ok("POST", f"/migrations/{second}/confirm")
+    assert whole - (65 << 20) < seen["reserved_bytes"] <= whole - (64 << 20)
+    assert seen["disks"][0]["earlier"] == [{"migration_id": first, "index": 0}]
 
 
 def _with(path: str, value: Any) -> dict[str, Any]:
@@ -187,6 +233,11 @@ BAD_MACHINES: list[tuple[str, Any, str]] = [
     ("disks.0.table", "apm", "disks[0].table"),
     ("disks.0.partitions.0.number", 0, "disks[0].partitions[0].number"),
     ("disks.0.surprise", 1, "disks[0].surprise"),
+    ("disks.0.used_bytes", -1, "disks[0].used_bytes"),
+    ("disks.0.physical_sector", 0, "disks[0].physical_sector"),
+    ("disks.0.free_map.digest", "no", "disks[0].free_map.digest"),
+    ("disks.0.free_map.areas", [MACHINE["disks"][0]["free_map"]["areas"][0]] * 513, "disks[0].free_map.areas"),
+    ("disks.0.free_map.areas.0.decision", "guessed", "disks[0].free_map.areas[0].decision"),
     ("guest.os_type", "plan9", "guest.os_type"),
     ("guest.drivers", ["../../x"], "guest.drivers[0]"),
     ("addresses", ["10.0.0.256"], "addresses[0]"),
@@ -203,6 +254,16 @@ def test_a_bad_machine_is_refused_by_field_and_leaves_nothing(
     problem = _iso(site, acme).problem(422, "validation", "POST", "/enrolments", _with(path, value))
     assert [error["field"] for error in problem["errors"]] == [field]
     assert acme.ok("GET", "/migrations")["items"] == []
+
+
+def test_an_agent_that_knows_nothing_of_free_space_is_taken_as_well(site: SiteKit, acme: Caller) -> None:
+    old = machine()
+    for disk in old["disks"]:
+        for name in ("physical_sector", "used_bytes", "free_map"):
+            del disk[name]
+    answer = _iso(site, acme).ok("POST", "/enrolments", old)
+    disk = acme.ok("GET", f"/migrations/{answer['migration_id']}")["disks"][0]
+    assert (disk["used_bytes"], disk["earlier"]) == (None, [])
 
 
 @pytest.mark.parametrize("field", [name for name in MACHINE if name in ("cpu", "disks", "firmware", "guest", "nics")])

@@ -125,7 +125,12 @@ def test_a_whole_life_is_in_the_audit_trail(site: SiteKit, acme: Caller, in_stat
     seen = acme.ok("GET", f"/migrations/{migration}")
     assert seen["refs"] == {"vcenter_vm": "vm-42", "vcd_vapp": "https://vcd/1", "vcd_vm": "https://vcd/2"}
     disk = seen["disks"][0]
-    assert (disk["verified"], disk["have_chunks"], disk["data_chunks"], disk["digest"]) == (True, 1537, 1536, "ab" * 32)
+    assert (disk["verified"], disk["have_chunks"], disk["data_chunks"], disk["merkle_root"]) == (
+        True,
+        1537,
+        1536,
+        "ab" * 32,
+    )
     trail = acme.ok("GET", f"/migrations/{migration}/audit")["items"]
     assert [(entry["event"], entry["from"], entry["to"]) for entry in trail if entry["to"]] == [
         ("enrol", None, "waiting"),
@@ -175,6 +180,9 @@ def test_the_latest_progress_is_shown(acme: Caller, in_state: InState) -> None:
         "bytes_per_second": 1e8,
         "seconds_left": 15,
         "kernel_writes": {"ios": 0, "sectors": 0},
+        "skipped_bytes": 3 << 20,
+        "reused_chunks": 2,
+        "unreadable_bytes": None,
     }
     agent.ok(
         "POST", "/session/progress", {"phase": "copying", "message": "disk 0", "disks": [disk | {"done_chunks": 1}]}
@@ -195,6 +203,9 @@ def test_the_latest_progress_is_shown(acme: Caller, in_state: InState) -> None:
         ({"disks": [{"index": 64}]}, "disks[0].index"),
         ({"extra": 1}, "extra"),
         ({"message": "x" * 2001}, "message"),
+        ({"limited_by": "mood"}, "limited_by"),
+        ({"connections": 5000}, "connections"),
+        ({"sample": {"checked": 1}}, "sample.mismatched"),
     ],
 )
 def test_a_bad_report_is_refused(in_state: InState, change: dict[str, Any], field: str) -> None:

@@ -20,6 +20,8 @@ ALL = {*TENANT, "iso", "session"}
 # operation: (roles that may call it, a good body)
 OPERATIONS: dict[str, tuple[set[str], Any]] = {
     "GET /site": (ALL, None),
+    "GET /site/limits": ({"provider"}, None),
+    "PATCH /site/limits": ({"provider"}, {"bandwidth_limit": 1 << 20}),
     "GET /activation": (TENANT, None),
     "PUT /activation": ({"provider"}, {"active": True}),
     "POST /tokens": ({"provider"}, {"organization": "acme"}),
@@ -37,6 +39,7 @@ OPERATIONS: dict[str, tuple[set[str], Any]] = {
     "POST /enrolments": ({"iso"}, MACHINE),
     "GET /session": ({"session"}, None),
     "POST /session/progress": ({"session"}, {"phase": "waiting"}),
+    "POST /session/unreadable": ({"session"}, {"disks": [{"index": 0, "bytes": 512, "ranges": [[0, 512]]}]}),
     "POST /session/failure": ({"session"}, FAILURE),
     "GET /migrations": (TENANT, None),
     "GET /migrations/{migration_id}": (TENANT, None),

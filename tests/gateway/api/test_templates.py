@@ -18,7 +18,13 @@ def test_a_template_is_given_back_with_its_defaults(site: SiteKit) -> None:
     made = acme.ok("POST", "/templates", TEMPLATE)
     assert made["organization"] == "acme"
     assert made["name_pattern"] == "{name}"
-    assert made["limits"] == {"max_migrations": None, "max_disk_bytes": None, "max_total_bytes": None}
+    assert made["limits"] == {
+        "max_migrations": None,
+        "max_disk_bytes": None,
+        "max_total_bytes": None,
+        "bandwidth_limit": None,
+    }
+    assert made["skip_free"] == "auto"
     network = {"network": "backbone", "ip_mode": "POOL", "ip": None, "keep_mac": False, "connected": True}
     assert made["destination"] == {"vdc": "vdc-1", "storage_profile": None, "vapp": None, "networks": [network]}
     assert acme.ok("GET", f"/templates/{made['id']}") == made
@@ -108,6 +114,8 @@ BAD_TEMPLATES: list[tuple[dict[str, Any], str]] = [
     ({"limits": {"max_disk_bytes": -1}}, "limits.max_disk_bytes"),
     ({"limits": {"max_total_bytes": 1 << 63}}, "limits.max_total_bytes"),
     ({"limits": {"max_total_bytes": 1.5}}, "limits.max_total_bytes"),
+    ({"limits": {"bandwidth_limit": 65535}}, "limits.bandwidth_limit"),
+    ({"skip_free": "always"}, "skip_free"),
     ({"limits": {"unknown": 1}}, "limits.unknown"),
     ({"destination": {}}, "destination.vdc"),
     ({"destination": {"vdc": ""}}, "destination.vdc"),

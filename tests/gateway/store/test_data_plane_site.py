@@ -90,7 +90,12 @@ def test_a_migration_is_copied_only_when_every_disk_is_verified(site: SiteKit, a
     seen = acme.ok("GET", f"/migrations/{migration}")
     assert seen["state"] == "copied"
     disk = seen["disks"][0]
-    assert (disk["digest"], disk["vmdk_bytes"], disk["data_chunks"], disk["stored_bytes"]) == ("12" * 32, 9000, 7, 8000)
+    assert (disk["merkle_root"], disk["vmdk_bytes"], disk["data_chunks"], disk["stored_bytes"]) == (
+        "12" * 32,
+        9000,
+        7,
+        8000,
+    )
 
 
 def test_events_of_the_data_plane_are_audited(site: SiteKit, acme: Caller, iso: Caller) -> None:

@@ -76,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--staging-dir", metavar="DIR")
     init.add_argument("--database-url", metavar="URL", help="without a password: arguments are seen by everybody")
     init.add_argument("--poll-seconds", type=int, metavar="SECONDS", help="how often agents ask for their state")
+    init.add_argument("--staging-reserve-bytes", type=int, metavar="BYTES", help="what copies leave free in staging")
+    init.add_argument("--keep-ended-hours", type=int, metavar="HOURS", help="how long ended copies stay in staging")
     init.add_argument(
         "--token-file", type=Path, metavar="FILE", help="write the provider token there (0600), not to stdout"
     )

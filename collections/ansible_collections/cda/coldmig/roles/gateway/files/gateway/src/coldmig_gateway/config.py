@@ -106,7 +106,19 @@ class Settings(BaseModel):
     )
     certificate_key: AbsolutePath | None = None
     ca_certificate: AbsolutePath | None = None
-    poll_seconds: int = Field(default=5, ge=1, le=300, description="How often an agent asks for its state")
+    poll_seconds: int = Field(
+        default=5, ge=1, le=300, description="How often an agent asks for its state; more seldom when many wait"
+    )
+    staging_reserve_bytes: int | None = Field(
+        default=None, ge=0, le=1 << 50, description="Default: 1 % of the file system, at least 256 MiB"
+    )
+    keep_ended_hours: int = Field(
+        default=168, ge=1, le=87_600, description="How long the staged copy of an ended migration is kept"
+    )
+    silent_seconds: int = Field(
+        default=120, ge=5, le=3600, description="An agent that was not heard of for so long is gone"
+    )
+    janitor_seconds: int = Field(default=30, ge=1, le=3600, description="How often the site is put in order")
 
     @property
     def public_url(self) -> str:

@@ -12,6 +12,7 @@ import logging
 import signal
 import socket
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,13 @@ def run(settings: Settings, config: Path) -> None:
     """
     database = Database(settings.database)
     try:
-        asyncio.run(_run(settings, config, DatabaseSite(database, settings.staging)))
+        asyncio.run(_run(settings, config, _site(settings, database)))
     finally:
         database.close()
+
+
+def _site(settings: Settings, database: Database) -> DatabaseSite:
+    return DatabaseSite(database, settings.staging, silent_after=timedelta(seconds=settings.silent_seconds))
 
 
 async def _run(settings: Settings, config: Path, site: DatabaseSite) -> None:

@@ -102,6 +102,8 @@ def of_store_error(error: errors.StoreError) -> Problem:  # noqa: PLR0911 - a ta
         case errors.StagingFullError():
             members = {"needed_bytes": error.needed, "free_bytes": error.free}
             return Problem(507, "staging-full", "Staging area full", text, **members)
+        case errors.UnreadableSectorsError():
+            return Problem(409, "unreadable-sectors", "Unreadable sectors", text, disks=error.disks)
         case CursorError():
             return invalid("after", None, text)
         case _:

@@ -5,11 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from coldmig_gateway.api.schemas import migrations, session, templates, tokens
+from coldmig_gateway.api.schemas import migrations, templates, tokens
 from coldmig_gateway.store import models
-
-# Enough to fill a fast link; each costs the agent about 2 MiB of memory.
-CONNECTIONS = 4
+from coldmig_gateway.store.sessions import have_chunks
 
 
 def token(row: models.Token) -> tokens.Token:
@@ -24,7 +22,7 @@ def iso_credential(row: models.IsoCredential) -> tokens.IsoCredential:
 
 def template(row: models.Template) -> templates.Template:
     """A template."""
-    limits = {name: getattr(row, name) for name in ("max_migrations", "max_disk_bytes", "max_total_bytes")}
+    limits = {name: getattr(row, name) for name in templates.Limits.model_fields}
     return templates.Template.model_validate(_with(row, limits=limits))
 
 
@@ -35,7 +33,13 @@ def migration(row: models.Migration) -> migrations.Migration:
     disks = [
         _with(
             disk,
-            have_chunks=have_chunks(row, disk),
+            have_chunks=have_chunks(row.progress, disk.index, disk.chunks, verified=disk.verified),
+            earlier=[{"migration_id": attempt, "index": index} for attempt, index in disk.earlier],
+            unreadable={
+                "bytes": disk.unreadable_bytes,
+                "chunks": disk.unreadable_chunks,
+                "ranges": disk.unreadable_ranges,
+            },
             source={"path": disk.path, "serial": disk.serial, "model": disk.model},
         )
         for disk in row.disks
@@ -43,39 +47,11 @@ def migration(row: models.Migration) -> migrations.Migration:
     return migrations.Migration.model_validate(_with(row, refs=refs, template=reference, disks=disks))
 
 
-def session_of(row: models.Migration, poll_seconds: int) -> session.Session:
-    """A migration as its agent sees it."""
-    return session.Session(
-        migration_id=row.id,
-        name=row.name,
-        state=row.state,
-        reason=row.reason,
-        message=row.detail,
-        poll_seconds=poll_seconds,
-        connections=CONNECTIONS,
-        disks=[
-            session.SessionDisk(
-                index=disk.index, size_bytes=disk.size_bytes, chunks=disk.chunks, have_chunks=have_chunks(row, disk)
-            )
-            for disk in row.disks
-        ],
-    )
-
-
 def audit_entry(row: models.AuditEntry) -> migrations.AuditEntry:
     """One line of the audit trail."""
     return migrations.AuditEntry(
         at=row.at, actor=row.actor, event=row.event, from_=row.from_state, to=row.to_state, detail=row.detail
     )
-
-
-def have_chunks(row: models.Migration, disk: models.Disk) -> int:
-    """Chunks that are there: all once verified, before that what the agent last said was acknowledged."""
-    if disk.verified:
-        return disk.chunks
-    reports = (row.progress or {}).get("disks", [])
-    done = next((report["done_chunks"] for report in reports if report["index"] == disk.index), 0)
-    return min(int(done), disk.chunks)
 
 
 def _with(row: models.Base, **values: Any) -> dict[str, Any]:

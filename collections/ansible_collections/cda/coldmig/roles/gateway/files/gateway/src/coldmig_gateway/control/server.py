@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import sys
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
 
 import uvicorn
 
@@ -14,14 +18,20 @@ from coldmig_gateway.api.context import Context
 from coldmig_gateway.config import Settings
 from coldmig_gateway.control.proxy_protocol import ProxiedHttpProtocol
 from coldmig_gateway.store.database import Database
+from coldmig_gateway.store.janitor import Janitor
+
+_log = logging.getLogger(__name__)
+
+_PRESENCE_SECONDS = 10.0
 
 
 def run(settings: Settings, listener: socket.socket) -> None:
     """Serve until SIGTERM, SIGINT, or the end of standard input, which means that the parent process is gone."""
     database = Database(settings.database)
+    context = Context(settings, database)
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(Context(settings, database)),
+            create_app(context),
             http=ProxiedHttpProtocol,
             ws="none",
             lifespan="off",
@@ -35,16 +45,41 @@ def run(settings: Settings, listener: socket.socket) -> None:
     )
 
     async def serve() -> None:
-        watch = asyncio.create_task(_stop_with_parent(server))
+        tasks = [
+            asyncio.create_task(_stop_with_parent(server)),
+            asyncio.create_task(_every(_PRESENCE_SECONDS, partial(_write_presence, context))),
+            asyncio.create_task(_every(settings.janitor_seconds, partial(_keep_order, context))),
+        ]
         try:
             await server.serve(sockets=[listener])
         finally:
-            watch.cancel()
+            for task in tasks:
+                task.cancel()
 
     try:
         asyncio.run(serve())
     finally:
         database.close()
+
+
+async def _every(seconds: float, function: Callable[[], None]) -> None:
+    """Call something that may take its time, again and again; what goes wrong once may go well the next time."""
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await asyncio.to_thread(function)
+        except Exception:
+            _log.exception("%s failed", getattr(function, "func", function).__name__)
+
+
+def _write_presence(context: Context) -> None:
+    context.presence.flush(context.database, context.silent_after)
+
+
+def _keep_order(context: Context) -> None:
+    _write_presence(context)
+    keep = timedelta(hours=context.settings.keep_ended_hours)
+    Janitor(context.database, context.settings.staging, keep).run(context.heard_since)
 
 
 async def _stop_with_parent(server: uvicorn.Server) -> None:

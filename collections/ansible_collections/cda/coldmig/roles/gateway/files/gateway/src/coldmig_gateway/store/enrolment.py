@@ -6,7 +6,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
@@ -15,29 +15,22 @@ from sqlalchemy.orm import Session
 from coldmig_gateway import naming, space
 from coldmig_gateway.clock import now
 from coldmig_gateway.principal import Principal
-from coldmig_gateway.store import activation, audit, transitions
-from coldmig_gateway.store.errors import (
-    DiskTooLargeError,
-    LimitReachedError,
-    NotFoundError,
-    StagingFullError,
-    TemplateDeletedError,
-)
+from coldmig_gateway.store import activation, audit, confirmation, earlier, superseding
+from coldmig_gateway.store.confirmation import Staging
+from coldmig_gateway.store.errors import DiskTooLargeError, LimitReachedError, NotFoundError, TemplateDeletedError
 from coldmig_gateway.store.models import Disk, IsoCredential, Migration, Template
-from coldmig_gateway.store.states import ACTIVE, Action, State
+from coldmig_gateway.store.states import ACTIVE, State
 from coldmig_gateway.tokens import TokenKind, new_token, token_digest
 from coldmig_wire.geometry import chunk_count
-
-# States in which staging may still grow.
-_FILLING = (State.WAITING, State.CONFIRMED, State.COPYING)
 
 
 @dataclass(frozen=True, slots=True)
 class SourceDisk:
-    """A disk as the agent found it; the size is in bytes."""
+    """A disk as the agent found it; sizes in bytes. ``used`` has to be copied (None: not known)."""
 
     index: int
     size: int
+    used: int | None
     path: str
     serial: str | None
     model: str | None
@@ -49,6 +42,7 @@ class SourceMachine:
 
     name: str
     serial: str | None
+    uuid: str | None
     disks: Sequence[SourceDisk]
     document: dict[str, Any]
 
@@ -60,27 +54,26 @@ def enrol(
     *,
     key: str | None,
     source_ip: str | None,
-    staging: Path,
+    staging: Staging,
+    heard_since: datetime,
 ) -> tuple[Migration, str]:
     """Register a machine under the template of an ISO credential; gives the migration and its session token.
 
     ``key`` is a random value that the agent chose for this boot: when the answer to its first try was lost, the same
-    key gives the same migration again, with a new session token.
+    key gives the same migration again, with a new session token. ``heard_since``: an earlier attempt of this machine
+    whose agent has been silent since then is superseded.
 
     Raises:
         TemplateDeletedError, NotActivatedError, LimitReachedError, DiskTooLargeError, StagingFullError: it may not.
     """
     credential = _lock_credential(session, principal)
     if key is not None:
-        earlier = session.scalar(
+        again = session.scalar(
             select(Migration).where(Migration.credential_id == credential.id, Migration.enrolment_key == key)
         )
-        if earlier is not None:
-            return earlier, _renew_session(session, earlier, principal.actor)
+        if again is not None:
+            return again, _renew_session(session, again, principal.actor)
     template = _admit(session, credential)
-    _check_template_limits(session, template, machine.disks)
-    _check_space(session, staging, machine.disks)
-
     moment = now()
     identifier = str(uuid.uuid4())
     secret = new_token(TokenKind.SESSION)
@@ -97,8 +90,11 @@ def enrol(
         updated_at=moment,
         source_ip=source_ip,
         machine=machine.document,
+        machine_uuid=earlier.machine_uuid(machine.uuid),
         destination=template.destination,
         power_on=template.power_on,
+        skip_free=template.skip_free,
+        last_seen_at=moment,
         disks=[
             Disk(
                 index=disk.index,
@@ -107,17 +103,27 @@ def enrol(
                 path=disk.path,
                 serial=disk.serial,
                 model=disk.model,
+                used_bytes=disk.used,
+                earlier=[],
+                unreadable_bytes=0,
+                unreadable_ranges=[],
                 verified=False,
             )
             for disk in machine.disks
         ],
     )
     session.add(migration)
+    session.flush()
+    if migration.machine_uuid is not None:
+        superseding.run(session, heard_since, machine_uuid=migration.machine_uuid)
+        earlier.assign(session, migration, staging.directory)
+    _check_template_limits(session, template, migration)
+    _check_sizes(staging, migration)
     credential.uses += 1
     credential.last_used_at = moment
     audit.write(session, principal.actor, ("migration", identifier), "enrol", states=(None, State.WAITING))
     if template.auto_start:
-        transitions.apply(session, migration, Action.CONFIRM, "auto-start of the template")
+        confirmation.confirm(session, migration, "auto-start of the template", staging)
     return migration, secret
 
 
@@ -149,16 +155,16 @@ def _admit(session: Session, credential: IsoCredential) -> Template:
     return template
 
 
-def _check_template_limits(session: Session, template: Template, disks: Sequence[SourceDisk]) -> None:
-    for disk in disks:
-        if template.max_disk_bytes is not None and disk.size > template.max_disk_bytes:
+def _check_template_limits(session: Session, template: Template, migration: Migration) -> None:
+    for disk in migration.disks:
+        if template.max_disk_bytes is not None and disk.size_bytes > template.max_disk_bytes:
             raise DiskTooLargeError(
-                f"Disk {disk.index} ({disk.path}) has {disk.size} bytes; "
+                f"Disk {disk.index} ({disk.path}) has {disk.size_bytes} bytes; "
                 f"the template allows at most {template.max_disk_bytes} bytes for one disk.",
-                needed=disk.size,
+                needed=disk.size_bytes,
                 allowed=template.max_disk_bytes,
             )
-    total = sum(disk.size for disk in disks)
+    total = sum(disk.size_bytes for disk in migration.disks)
     if template.max_total_bytes is not None and total > template.max_total_bytes:
         raise LimitReachedError(
             "max_total_bytes",
@@ -167,7 +173,9 @@ def _check_template_limits(session: Session, template: Template, disks: Sequence
         )
     if template.max_migrations is not None:
         query = select(func.count()).select_from(Migration)
-        query = query.where(Migration.template_id == template.id, Migration.state.in_(ACTIVE))
+        query = query.where(
+            Migration.template_id == template.id, Migration.state.in_(ACTIVE), Migration.id != migration.id
+        )
         if (session.scalar(query) or 0) >= template.max_migrations:
             raise LimitReachedError(
                 "max_migrations",
@@ -177,23 +185,15 @@ def _check_template_limits(session: Session, template: Template, disks: Sequence
             )
 
 
-def _check_space(session: Session, staging: Path, disks: Sequence[SourceDisk]) -> None:
-    room = space.measure(staging)
-    for disk in disks:
-        needed = space.needed_for(disk.size)
-        if needed > room.total:
+def _check_sizes(staging: Staging, migration: Migration) -> None:
+    """Raise DiskTooLargeError for a disk that can never fit, whatever is removed from staging."""
+    total = staging.room().total
+    for disk in migration.disks:
+        needed = space.needed_for(disk.size_bytes, confirmation.used_bytes(migration, disk))
+        if needed > total:
             raise DiskTooLargeError(
-                f"Disk {disk.index} ({disk.path}) needs {needed} bytes of staging; "
-                f"the site's whole staging area has {room.total} bytes, {room.free} bytes of it are free.",
+                f"Disk {disk.index} ({disk.path}) needs {needed} bytes of staging; the site's whole staging area has "
+                f"{total} bytes for copies.",
                 needed=needed,
-                allowed=room.total,
+                allowed=total,
             )
-    filling = session.scalars(select(Migration).where(Migration.state.in_(_FILLING)))
-    reservations = [
-        (sum(space.needed_for(disk.size_bytes) for disk in other.disks), space.staged(staging, other.id))
-        for other in filling
-    ]
-    free = space.unreserved(room, reservations)
-    needed = sum(space.needed_for(disk.size) for disk in disks)
-    if needed > free:
-        raise StagingFullError(needed=needed, free=free)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from coldmig_gateway.errors import GatewayError
 
 
@@ -67,10 +69,22 @@ class StagingFullError(StoreError):
     def __init__(self, *, needed: int, free: int) -> None:
         super().__init__(
             f"The site's staging area has too little free space: {needed} bytes are needed, {free} bytes are free. "
-            "Remove ended migrations or enlarge the staging area, then try again."
+            "Remove ended migrations, wait for copies to be imported, or enlarge the staging area, then try again."
         )
         self.needed = needed
         self.free = free
+
+
+class UnreadableSectorsError(StoreError):
+    """The source could not read everything, and nobody has accepted that; ``disks`` says how much is missing."""
+
+    def __init__(self, disks: Sequence[dict[str, int]]) -> None:
+        lost = ", ".join(f"disk {disk['index']}: {disk['bytes']} bytes in {disk['chunks']} chunks" for disk in disks)
+        super().__init__(
+            f"The source's disks have sectors that could not be read; zeros stand for them ({lost}). "
+            "Set accept_unreadable of the migration to import it as it is, or repair the source and copy it again."
+        )
+        self.disks = disks
 
 
 class SchemaError(StoreError):

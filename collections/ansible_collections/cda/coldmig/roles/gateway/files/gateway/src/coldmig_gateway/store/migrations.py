@@ -60,7 +60,7 @@ def listing(session: Session, scope: str | None, page: PageRequest, filters: Fil
 
 
 def change(session: Session, migration: Migration, actor: str, values: dict[str, Any]) -> None:
-    """Set name, power_on or destination, as long as the import has not begun.
+    """Set name, power_on, destination or accept_unreadable, as long as the import has not begun.
 
     Raises:
         WrongStateError: the import has begun or the migration has ended.

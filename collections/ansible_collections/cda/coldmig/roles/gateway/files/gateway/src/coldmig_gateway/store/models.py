@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, ForeignKey, Index, Integer, MetaData, String, Text, text
+from sqlalchemy import JSON, BigInteger, Boolean, ForeignKey, Index, Integer, MetaData, String, Text, false, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from coldmig_gateway.store.types import UtcDateTime
@@ -27,6 +27,7 @@ class Base(DeclarativeBase):
         datetime: UtcDateTime,
         dict[str, Any]: JSON,
         list[str]: JSON,
+        list[Any]: JSON,
         str: String,
         bool: Boolean,
         int: BigInteger,
@@ -48,6 +49,18 @@ class Activation(Base):
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     active: Mapped[bool]
     organizations: Mapped[list[str]]
+    changed_at: Mapped[datetime | None]
+    changed_by: Mapped[str | None] = mapped_column(String(200))
+
+
+class SiteLimits(Base):
+    """One row: what all copies of the site may take together; None is no limit."""
+
+    __tablename__ = "site_limits"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    bandwidth_limit: Mapped[int | None]  # bytes per second
+    max_concurrent_copies: Mapped[int | None]
     changed_at: Mapped[datetime | None]
     changed_by: Mapped[str | None] = mapped_column(String(200))
 
@@ -86,9 +99,11 @@ class Template(Listed, Base):
     auto_start: Mapped[bool]
     power_on: Mapped[bool]
     name_pattern: Mapped[str] = mapped_column(String(100))
+    skip_free: Mapped[str] = mapped_column(String(8), server_default=text("'auto'"))  # auto, never
     max_migrations: Mapped[int | None]
     max_disk_bytes: Mapped[int | None]
     max_total_bytes: Mapped[int | None]
+    bandwidth_limit: Mapped[int | None]  # bytes per second, of all its migrations together
     created_by: Mapped[str] = mapped_column(String(200))
     updated_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]
@@ -119,6 +134,7 @@ class Migration(Listed, Base):
     __table_args__ = (
         Index("ix_migrations_created_at_id", "created_at", "id"),
         Index("uq_migrations_credential_id_enrolment_key", "credential_id", "enrolment_key", unique=True),
+        Index("ix_migrations_machine", "machine_uuid", "template_id"),
     )
 
     name: Mapped[str] = mapped_column(String(80))
@@ -133,8 +149,17 @@ class Migration(Listed, Base):
     updated_at: Mapped[datetime]
     source_ip: Mapped[str | None] = mapped_column(String(45))
     machine: Mapped[dict[str, Any]]
+    machine_uuid: Mapped[str | None] = mapped_column(String(36))  # SMBIOS, lower case; None where it says nothing
     destination: Mapped[dict[str, Any]]
     power_on: Mapped[bool]
+    skip_free: Mapped[str] = mapped_column(String(8), server_default=text("'auto'"))  # the template's at registration
+    accept_unreadable: Mapped[bool] = mapped_column(server_default=false())
+    last_seen_at: Mapped[datetime | None]  # the agent; written now and then, see presence.py
+    confirmed_at: Mapped[datetime | None]  # the order in which copies begin
+    ended_at: Mapped[datetime | None]
+    reserved_bytes: Mapped[int | None]  # of staging, from the confirmation on
+    superseded_by: Mapped[str | None] = mapped_column(String(36))  # a later boot of the same machine
+    staging_removed_at: Mapped[datetime | None]
     progress: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     vcenter_vm: Mapped[str | None] = mapped_column(String(512))
     vcd_vapp: Mapped[str | None] = mapped_column(String(512))
@@ -158,8 +183,13 @@ class Disk(Base):
     path: Mapped[str] = mapped_column(String(256))
     serial: Mapped[str | None] = mapped_column(String(256))
     model: Mapped[str | None] = mapped_column(String(256))
+    used_bytes: Mapped[int | None]  # what has to be copied when free space is left out; None: not known
+    earlier: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))  # [[migration id, index], …], newest first
+    unreadable_bytes: Mapped[int] = mapped_column(server_default=text("0"))  # as the agent reported
+    unreadable_ranges: Mapped[list[Any]] = mapped_column(server_default=text("'[]'"))  # [[start, length], …] in bytes
     verified: Mapped[bool]
-    digest: Mapped[str | None] = mapped_column(String(64))
+    merkle_root: Mapped[str | None] = mapped_column(String(64))
+    unreadable_chunks: Mapped[int | None]
     data_chunks: Mapped[int | None]
     stored_bytes: Mapped[int | None]
     vmdk_bytes: Mapped[int | None]

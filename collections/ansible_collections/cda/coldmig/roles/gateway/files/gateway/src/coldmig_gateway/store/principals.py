@@ -12,6 +12,8 @@ from coldmig_gateway.store.errors import CredentialError
 from coldmig_gateway.store.models import IsoCredential, Migration, Token
 from coldmig_gateway.tokens import TokenKind, kind_of, token_digest
 
+SESSION_UNKNOWN = ("session-unknown", "This site does not know this session (any more); boot the ISO again.")
+
 
 def authenticate(session: Session, token: str) -> Principal:
     """Who holds this token.
@@ -57,7 +59,9 @@ def _of_iso(session: Session, digest: str) -> Principal:
 
 
 def _of_session(session: Session, digest: str) -> Principal:
-    migration = session.scalar(select(Migration).where(Migration.session_digest == digest))
-    if migration is None:
-        raise CredentialError("session-unknown", "This site does not know this session (any more); boot the ISO again.")
-    return Principal(Role.SESSION, migration.id, migration.organization)
+    # The row is large and comes with its disks; who it is needs two columns.
+    query = select(Migration.id, Migration.organization).where(Migration.session_digest == digest)
+    found = session.execute(query).one_or_none()
+    if found is None:
+        raise CredentialError(*SESSION_UNKNOWN)
+    return Principal(Role.SESSION, found.id, found.organization)

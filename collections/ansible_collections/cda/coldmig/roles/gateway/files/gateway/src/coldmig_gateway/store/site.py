@@ -5,35 +5,52 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from coldmig_gateway.clock import now
 from coldmig_gateway.dataplane.site import (
     CopyPlan,
     DiskPlan,
+    EarlierDisk,
     Principal,
+    QueuedError,
     Rates,
     UnknownMigrationError,
     WrongStateError,
 )
 from coldmig_gateway.principal import Role
-from coldmig_gateway.store import audit, migrations, principals, states, transitions
+from coldmig_gateway.store import audit, limits, migrations, principals, queue, states, transitions, unreadable
 from coldmig_gateway.store.database import Database
 from coldmig_gateway.store.errors import CredentialError, NotFoundError
 from coldmig_gateway.store.models import Migration
+from coldmig_gateway.store.presence import SILENT_AFTER, heard_since
 from coldmig_gateway.store.states import Action, State
 
 _ACTOR = "gateway"
+_STAGING_DAMAGED = "staging-damaged"
+_NEEDS_STAGING = (State.COPIED, State.IMPORTING)
 
 
 class DatabaseSite:
     """One transaction per call; every change is audited in it."""
 
-    def __init__(self, database: Database, staging_dir: Path) -> None:
+    def __init__(
+        self,
+        database: Database,
+        staging_dir: Path,
+        *,
+        silent_after: timedelta = SILENT_AFTER,
+        started: datetime | None = None,
+    ) -> None:
+        """``started`` is when agents could first be heard of, by default now."""
         self._database = database
         self._staging_dir = staging_dir
+        self._silent_after = silent_after
+        self._started = started or now()
 
     def authenticate(self, token: str) -> Principal | None:
         """Who the token stands for; None if unknown, expired or revoked."""
@@ -49,12 +66,27 @@ class DatabaseSite:
         """State and disks of a migration. Raises UnknownMigrationError."""
         with self._database.read() as session, _translated():
             migration = migrations.get(session, None, migration_id)
-            disks = tuple(DiskPlan(disk.index, disk.size_bytes, disk.chunks) for disk in migration.disks)
-            return CopyPlan(state=migration.state, disks=disks, staging_dir=self._staging_dir)
+            disks = tuple(
+                DiskPlan(
+                    disk.index,
+                    disk.size_bytes,
+                    disk.chunks,
+                    tuple(EarlierDisk(attempt, index) for attempt, index in disk.earlier),
+                )
+                for disk in migration.disks
+            )
+            return CopyPlan(
+                state=migration.state,
+                disks=disks,
+                staging_dir=self._staging_dir,
+                template_id=migration.template_id,
+                organization=migration.organization,
+            )
 
     def rates(self) -> Rates:
         """The limits as they are now."""
-        return Rates()
+        with self._database.read() as session:
+            return Rates(limits.get(session).bandwidth_limit, limits.bandwidth_of_templates(session))
 
     def copying(self) -> Sequence[str]:
         """The migrations in state copying."""
@@ -62,8 +94,16 @@ class DatabaseSite:
             return tuple(session.scalars(select(Migration.id).where(Migration.state == State.COPYING)))
 
     def begin_copying(self, migration_id: str) -> None:
-        """confirmed → copying; nothing if it is copying already. Raises WrongStateError."""
+        """confirmed → copying; nothing if it is copying already. Raises WrongStateError, QueuedError."""
         with self._locked(migration_id) as (session, migration):
+            if migration.state == State.CONFIRMED:
+                # Copies begin one after the other, so that two cannot take the last slot.
+                limits.get(session, lock=True)
+                heard = heard_since(self._started, self._silent_after)
+                place = queue.read(session, heard, besides=migration_id).place_of(migration_id)
+                if place is not None:
+                    raise QueuedError(place.place, place.waiting)
+                migration.last_seen_at = now()
             transitions.apply(session, migration, Action.BEGIN_COPYING, _ACTOR)
 
     def disk_verified(  # noqa: PLR0917 - the protocol's signature
@@ -82,7 +122,8 @@ class DatabaseSite:
             disk = next((disk for disk in migration.disks if disk.index == index), None)
             if disk is None:
                 raise LookupError(f"migration {migration_id} has no disk {index}")
-            disk.verified, disk.digest = True, merkle_root
+            disk.verified, disk.merkle_root = True, merkle_root
+            unreadable.note_verified(session, migration, disk, unreadable_chunks)
             disk.vmdk_bytes, disk.data_chunks, disk.stored_bytes = vmdk_bytes, data_chunks, stored_bytes
             detail: dict[str, object] = {"disk": index, "merkle_root": merkle_root, "stored_bytes": stored_bytes}
             detail["unreadable_chunks"] = unreadable_chunks
@@ -97,8 +138,17 @@ class DatabaseSite:
             transitions.apply(session, migration, Action.COPIED, _ACTOR)
 
     def image_damaged(self, migration_id: str, index: int, detail: str) -> None:
-        """A chunk of a verified disk is damaged in staging."""
-        self.record(migration_id, "image-damaged", f"disk {index}: {detail}")
+        """A chunk of a verified disk is lost: the migration fails, unless it has ended before. Always audited."""
+        with self._locked(migration_id) as (session, migration):
+            message = f"disk {index}: {detail}"
+            audit.write(session, _ACTOR, ("migration", migration_id), "image-damaged", detail={"message": message})
+            if migration.state in _NEEDS_STAGING:
+                text = (
+                    f"The staged copy has been damaged on the site's storage ({message}), so no image of the disk can "
+                    "be made. Boot the source from its ISO again: only what is missing is copied again. The site's "
+                    "storage should be checked."
+                )
+                transitions.apply(session, migration, Action.FAIL, _ACTOR, because=(_STAGING_DAMAGED, text))
 
     def record(self, migration_id: str, event: str, detail: str) -> None:
         """Add an entry to the migration's audit trail."""

@@ -27,9 +27,11 @@ class TemplateSettings:
     auto_start: bool
     power_on: bool
     name_pattern: str
+    skip_free: str
     max_migrations: int | None
     max_disk_bytes: int | None
     max_total_bytes: int | None
+    bandwidth_limit: int | None
 
 
 def get(session: Session, scope: str | None, template_id: str, *, lock: bool = False) -> Template:

@@ -39,4 +39,8 @@ def apply(
         facts |= {"reason": because[0], "message": because[1]}
     migration.state = target
     migration.updated_at = now()
+    if action is Action.CONFIRM:
+        migration.confirmed_at = migration.updated_at
+    if target in states.ENDED:
+        migration.ended_at = migration.updated_at
     audit.write(session, actor, ("migration", migration.id), action, states=(before, target), detail=facts)

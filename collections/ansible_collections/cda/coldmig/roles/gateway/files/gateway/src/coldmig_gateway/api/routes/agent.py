@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import JSONResponse
 
-from coldmig_gateway.api import views
-from coldmig_gateway.api.context import IsoCaller, SessionCaller, SiteContext, source_address
+from coldmig_gateway.api import live
+from coldmig_gateway.api.context import IsoCaller, SessionCaller, SessionToken, SiteContext, source_address
 from coldmig_gateway.api.problems import invalid, responses
 from coldmig_gateway.api.schemas.common import FailureInput
 from coldmig_gateway.api.schemas.machine import Machine
-from coldmig_gateway.api.schemas.session import Enrolment, ProgressInput, Session
-from coldmig_gateway.store import enrolment, migrations, transitions
+from coldmig_gateway.api.schemas.session import Enrolment, ProgressInput, Session, UnreadableInput
+from coldmig_gateway.store import enrolment, migrations, sessions, transitions, unreadable
 from coldmig_gateway.store.enrolment import SourceDisk, SourceMachine
+from coldmig_gateway.store.models import Migration
 from coldmig_gateway.store.states import Action
+from coldmig_gateway.store.unreadable import Report
 
 router = APIRouter(tags=["agent"])
 
@@ -41,44 +44,74 @@ def enrol(
             _source(body),
             key=idempotency_key,
             source_ip=source_address(request),
-            staging=context.settings.staging,
+            staging=context.staging,
+            heard_since=context.heard_since,
         )
+        context.presence.note(row.id)
         return Enrolment(
             migration_id=row.id,
             session_token=secret,
             state=row.state,
             name=row.name,
-            poll_seconds=context.settings.poll_seconds,
+            poll_seconds=live.poll_seconds(context),
         )
 
 
-@router.get("/session", responses=responses())
-def get_session(context: SiteContext, caller: SessionCaller) -> Session:
-    """The agent's own migration."""
+@router.get("/session", response_model=Session, responses=responses())
+def get_session(context: SiteContext, token: SessionToken) -> Response:
+    """The agent's own migration. Every agent asks every few seconds, so this takes the short way."""
     with context.database.read() as session:
-        return views.session_of(migrations.get(session, None, caller.id), context.settings.poll_seconds)
+        found = sessions.of_token(session, token)
+        context.presence.note(found.migration_id)
+        return JSONResponse(live.session_body(context, session, found))
 
 
 @router.post("/session/progress", status_code=204, responses=responses(409))
 def report_progress(context: SiteContext, caller: SessionCaller, body: ProgressInput) -> None:
     """Report how far the copy is. The latest report replaces the one before."""
+    context.presence.note(caller.id)
     with context.database.write() as session:
         row = migrations.get(session, None, caller.id, lock=True)
-        unknown = {disk.index for disk in body.disks} - {disk.index for disk in row.disks}
-        if unknown:
-            raise invalid("disks", min(unknown), f"the machine has the disks 0 to {len(row.disks) - 1}")
+        _require_disks(row, {disk.index for disk in body.disks})
         migrations.note_progress(row, body.model_dump(mode="json"))
 
 
-@router.post("/session/failure", responses=responses(409))
-def report_failure(context: SiteContext, caller: SessionCaller, body: FailureInput) -> Session:
+@router.post("/session/unreadable", status_code=204, responses=responses(409))
+def report_unreadable(context: SiteContext, caller: SessionCaller, body: UnreadableInput) -> None:
+    """Report sectors that cannot be read. It replaces the earlier report of the disks that are named."""
+    context.presence.note(caller.id)
+    with context.database.write() as session:
+        row = migrations.get(session, None, caller.id, lock=True)
+        _require_disks(row, {disk.index for disk in body.disks})
+        sizes = {disk.index: disk.size_bytes for disk in row.disks}
+        for place, disk in enumerate(body.disks):
+            end = max((start + length for start, length in disk.ranges), default=0)
+            if max(end, disk.bytes) > sizes[disk.index]:
+                raise invalid(f"disks[{place}]", max(end, disk.bytes), f"the disk has {sizes[disk.index]} bytes")
+        reports = [Report(disk.index, disk.bytes, disk.ranges) for disk in body.disks]
+        unreadable.note_report(session, row, caller.actor, reports)
+
+
+@router.post("/session/failure", response_model=Session, responses=responses(409))
+def report_failure(context: SiteContext, caller: SessionCaller, body: FailureInput) -> dict[str, Any]:
     """Give up: the migration fails."""
     with context.database.write() as session:
         row = migrations.get(session, None, caller.id, lock=True)
         transitions.apply(session, row, Action.FAIL, caller.actor, because=(body.reason, body.detail))
-        return views.session_of(row, context.settings.poll_seconds)
+        session.flush()
+        return live.session_body(context, session, sessions.of_migration(session, caller.id))
+
+
+def _require_disks(row: Migration, named: set[int]) -> None:
+    unknown = named - {disk.index for disk in row.disks}
+    if unknown:
+        raise invalid("disks", min(unknown), f"the machine has the disks 0 to {len(row.disks) - 1}")
 
 
 def _source(machine: Machine) -> SourceMachine:
-    disks = [SourceDisk(disk.index, disk.size_bytes, disk.path, disk.serial, disk.model) for disk in machine.disks]
-    return SourceMachine(machine.name, machine.serial, disks, machine.model_dump(mode="json"))
+    disks = [
+        SourceDisk(disk.index, disk.size_bytes, disk.used_bytes, disk.path, disk.serial, disk.model)
+        for disk in machine.disks
+    ]
+    document = machine.model_dump(mode="json")
+    return SourceMachine(machine.name, machine.serial, machine.smbios_uuid, disks, document)

@@ -10,17 +10,19 @@ from coldmig_gateway.api.context import ProviderCaller, SiteContext
 from coldmig_gateway.api.problems import responses
 from coldmig_gateway.api.schemas.common import FailureInput
 from coldmig_gateway.api.schemas.migrations import FinishInput, ImportInput, Migration, ReferencesInput
-from coldmig_gateway.store import migrations, transitions
-from coldmig_gateway.store.states import Action
+from coldmig_gateway.store import migrations, states, transitions, unreadable
+from coldmig_gateway.store.states import Action, State
 
 router = APIRouter(prefix="/migrations/{migration_id}", tags=["import"])
 
 
 @router.post("/import", responses=responses(404, 409))
 def begin_import(context: SiteContext, caller: ProviderCaller, migration_id: str, body: ImportInput) -> Migration:
-    """Begin to make the VM, or take an interrupted import up again."""
+    """Begin to make the VM, or take an interrupted import up again. Unreadable sectors must have been accepted."""
     with context.database.write() as session:
         row = migrations.get(session, None, migration_id, lock=True)
+        states.after(Action.IMPORT, State(row.state))
+        unreadable.require_accepted(row)
         transitions.apply(session, row, Action.IMPORT, caller.actor, detail={"run": body.run})
         return views.migration(row)
 

@@ -13,7 +13,7 @@ from coldmig_gateway.api.context import SiteContext, TenantCaller
 from coldmig_gateway.api.problems import invalid, responses
 from coldmig_gateway.api.schemas.common import Paged, PageOf
 from coldmig_gateway.api.schemas.migrations import AuditEntry, CancelInput, ChangeInput, Migration
-from coldmig_gateway.store import audit, migrations, transitions
+from coldmig_gateway.store import audit, confirmation, migrations, transitions
 from coldmig_gateway.store.migrations import Filters
 from coldmig_gateway.store.states import Action, State
 
@@ -49,7 +49,7 @@ def get_migration(context: SiteContext, caller: TenantCaller, migration_id: str)
 
 @router.patch("/{migration_id}", responses=responses(404, 409))
 def change_migration(context: SiteContext, caller: TenantCaller, migration_id: str, body: ChangeInput) -> Migration:
-    """Change name, power-on or destination, until the import begins."""
+    """Change name, power-on or destination, or accept unreadable sectors, until the import begins."""
     with context.database.write() as session:
         row = migrations.get(session, caller.organization, migration_id, lock=True)
         migrations.change(session, row, caller.actor, body.model_dump(mode="json", exclude_none=True))
@@ -72,18 +72,18 @@ def delete_migration(context: SiteContext, caller: TenantCaller, migration_id: s
         migrations.delete(session, row, caller.actor)
 
 
-@router.post("/{migration_id}/confirm", responses=responses(404, 409))
+@router.post("/{migration_id}/confirm", responses=responses(404, 409, 507))
 def confirm_migration(context: SiteContext, caller: TenantCaller, migration_id: str) -> Migration:
-    """Let a waiting migration begin to copy."""
+    """Let a waiting migration begin to copy, when there is room for it in staging."""
     with context.database.write() as session:
         row = migrations.get(session, caller.organization, migration_id, lock=True)
-        transitions.apply(session, row, Action.CONFIRM, caller.actor)
+        confirmation.confirm(session, row, caller.actor, context.staging)
         return views.migration(row)
 
 
 @router.post("/{migration_id}/cancel", responses=responses(404, 409))
 def cancel_migration(context: SiteContext, caller: TenantCaller, migration_id: str, body: CancelInput) -> Migration:
-    """Stop a migration for good. What was copied stays in staging until the migration is removed."""
+    """Stop a migration for good. What was copied stays in staging for a while, for another boot of the machine."""
     with context.database.write() as session:
         row = migrations.get(session, caller.organization, migration_id, lock=True)
         because = (body.reason or "canceled", None)

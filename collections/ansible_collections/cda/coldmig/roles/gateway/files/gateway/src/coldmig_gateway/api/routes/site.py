@@ -7,8 +7,8 @@ from fastapi import APIRouter
 
 from coldmig_gateway.api.context import AnyCaller, ProviderCaller, SiteContext, TenantCaller
 from coldmig_gateway.api.problems import responses
-from coldmig_gateway.api.schemas.site import Activation, ActivationInput, Health, Site
-from coldmig_gateway.store import activation
+from coldmig_gateway.api.schemas.site import Activation, ActivationInput, Health, Site, SiteLimits, SiteLimitsInput
+from coldmig_gateway.store import activation, limits
 from coldmig_gateway.version import VERSION
 
 router = APIRouter(tags=["site"])
@@ -27,6 +27,20 @@ def site(context: SiteContext, _caller: AnyCaller) -> Site:
     settings = context.settings
     ca_pem = settings.ca_path.read_text(encoding="ascii")
     return Site(url=settings.public_url, ca_pem=ca_pem, version=VERSION, name=settings.site_name)
+
+
+@router.get("/site/limits", responses=responses())
+def get_limits(context: SiteContext, _caller: ProviderCaller) -> SiteLimits:
+    """What all copies together may take."""
+    with context.database.read() as session:
+        return SiteLimits.model_validate(limits.get(session))
+
+
+@router.patch("/site/limits", responses=responses())
+def change_limits(context: SiteContext, caller: ProviderCaller, body: SiteLimitsInput) -> SiteLimits:
+    """Change limits; they hold at once. Fewer copies at a time stop none that runs."""
+    with context.database.write() as session:
+        return SiteLimits.model_validate(limits.change(session, caller.actor, body.model_dump(exclude_unset=True)))
 
 
 @router.get("/activation", responses=responses())

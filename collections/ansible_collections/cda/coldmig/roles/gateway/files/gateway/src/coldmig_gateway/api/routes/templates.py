@@ -82,5 +82,6 @@ def _settings(body: TemplateInput) -> TemplateSettings:
         auto_start=body.auto_start,
         power_on=body.power_on,
         name_pattern=body.name_pattern,
+        skip_free=body.skip_free,
         **body.limits.model_dump(),
     )

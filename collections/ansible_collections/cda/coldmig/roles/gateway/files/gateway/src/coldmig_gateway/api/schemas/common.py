@@ -86,6 +86,9 @@ SimpleName = Annotated[
 ]
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 
+# Less than a chunk in a quarter of a minute is not a copy any more.
+BytesPerSecond = Annotated[int, Field(ge=65_536, le=MAX_INTEGER)]
+
 
 class FailureInput(Input):
     """Why a migration is given up: a word to decide by, and what people should read."""

@@ -57,6 +57,25 @@ class Partition(Input):
     label: Found | None = None
 
 
+class FreeArea(Input):
+    """A part of a disk and what was decided about it."""
+
+    start_bytes: Count
+    size_bytes: Count
+    partition: Annotated[int, Field(ge=1, le=1024)] | None = None
+    fstype: Found | None = None
+    decision: Literal["mapped", "whole"] = Field(description="Whether its free space is left out or all is copied")
+    reason: Found
+    free_bytes: Count
+
+
+class FreeMap(Input):
+    """The free space of a disk that is not copied."""
+
+    digest: Annotated[str, Matching("[0-9a-f]{64}", "64 lower-case hexadecimal digits")]
+    areas: Annotated[list[FreeArea], Field(max_length=512)] = Field(default_factory=list)
+
+
 class SourceDisk(Input):
     """A disk; `index` is its place in the list."""
 
@@ -64,12 +83,15 @@ class SourceDisk(Input):
     path: Found
     size_bytes: Annotated[int, Field(ge=512, le=MAX_DISK, multiple_of=512)]
     logical_sector: Literal[512, 4096]
+    physical_sector: Annotated[int, Field(ge=512, le=1 << 24)] | None = None
     serial: Found | None = None
     model: Found | None = None
     wwn: Found | None = None
     rotational: bool
     table: Literal["gpt", "dos"] | None = None
     partitions: Annotated[list[Partition], Field(max_length=1024)] = Field(default_factory=list)
+    used_bytes: Count | None = Field(default=None, description="What has to be copied when free space is left out")
+    free_map: FreeMap | None = Field(default=None, description="What was found to be free, and why")
 
 
 class Guest(Input):

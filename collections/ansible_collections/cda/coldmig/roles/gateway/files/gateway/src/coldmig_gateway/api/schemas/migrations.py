@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -34,18 +34,36 @@ class DiskSource(Output):
     model: str | None
 
 
+class EarlierDisk(Output):
+    """The same disk in an earlier attempt of the same machine."""
+
+    migration_id: str
+    index: int
+
+
+class Unreadable(Output):
+    """What could not be read at the source; zeros stand for it."""
+
+    bytes: int = Field(description="As the agent reported")
+    chunks: int | None = Field(description="Of 1 MiB, with such bytes in them; known once the disk is verified")
+    ranges: list[tuple[int, int]] = Field(description="[start, length] in bytes, the first 1000")
+
+
 class Disk(Output):
-    """One disk. The last five are known once it is verified. Sizes in bytes."""
+    """One disk. Sizes in bytes."""
 
     index: int
     size_bytes: int
     chunks: int = Field(description="Of 1 MiB; the last one may be shorter")
+    used_bytes: int | None = Field(description="What has to be copied when free space is left out; null: not known")
     have_chunks: int = Field(description="Chunks that the site has, as last reported by the agent")
-    verified: bool
+    earlier: list[EarlierDisk] = Field(description="Whose staged chunks are used again, newest first")
+    unreadable: Unreadable
+    verified: bool = Field(description="Every chunk was read again from staging; only then the four below are known")
     data_chunks: int | None = Field(description="Chunks that are not all zeros")
     stored_bytes: int | None
     vmdk_bytes: int | None = Field(description="Length of its streamOptimized image")
-    digest: str | None = Field(description="BLAKE3 of the digests of its chunks")
+    merkle_root: str | None = Field(description="Root of the BLAKE3 tree over the digests of all its chunks")
     source: DiskSource
 
 
@@ -69,10 +87,16 @@ class Migration(Output):
     detail: str | None
     created_at: datetime
     updated_at: datetime
+    last_seen_at: datetime | None = Field(description="When the agent was last heard of, to about 10 seconds")
     source_ip: str | None
     machine: dict[str, Any] = Field(description="What the agent said when it registered (schema Machine)")
     destination: Destination
     power_on: bool
+    skip_free: Literal["auto", "never"]
+    accept_unreadable: bool = Field(description="Somebody accepts that sectors are missing, as far as reported by then")
+    reserved_bytes: int | None = Field(description="Room in staging that was promised at the confirmation")
+    superseded_by: str | None = Field(description="The migration of a later boot of the same machine")
+    staging_removed_at: datetime | None = Field(description="When the site removed the staged copy by itself")
     disks: list[Disk]
     progress: dict[str, Any] | None = Field(
         description="The agent's last report (schema ProgressInput) and its time `at`"
@@ -103,6 +127,9 @@ class ChangeInput(Input):
     name: VmName | None = None
     power_on: bool | None = None
     destination: Destination | None = None
+    accept_unreadable: bool | None = Field(
+        default=None, description="Import although sectors of the source could not be read"
+    )
 
 
 class ImportInput(Input):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from coldmig_gateway.api.schemas.common import Input, Output, SimpleName
+from coldmig_gateway.api.schemas.common import BytesPerSecond, Input, Output, SimpleName
 
 
 class Health(Output):
@@ -26,6 +26,22 @@ class Site(Output):
     ca_pem: str
     version: str
     name: str
+
+
+class SiteLimits(Output):
+    """What all copies of the site may take together; null is no limit."""
+
+    bandwidth_limit: int | None = Field(description="Bytes per second")
+    max_concurrent_copies: int | None
+    changed_at: datetime | None
+    changed_by: str | None
+
+
+class SiteLimitsInput(Input):
+    """Limits to change; what is left out stays, null takes a limit away."""
+
+    bandwidth_limit: BytesPerSecond | None = None
+    max_concurrent_copies: Annotated[int, Field(ge=1, le=100_000)] | None = None
 
 
 class Activation(Output):

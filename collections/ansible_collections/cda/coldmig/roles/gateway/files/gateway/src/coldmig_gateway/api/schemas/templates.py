@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from coldmig_gateway import naming
-from coldmig_gateway.api.schemas.common import MAX_INTEGER, Input, Label, Line, Output, SimpleName
+from coldmig_gateway.api.schemas.common import MAX_INTEGER, BytesPerSecond, Input, Label, Line, Output, SimpleName
 
 Positive = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
 
@@ -63,6 +63,9 @@ class Limits(Input):
     max_migrations: Positive | None = Field(default=None, description="Migrations under way at a time")
     max_disk_bytes: Positive | None = Field(default=None, description="Size of one disk")
     max_total_bytes: Positive | None = Field(default=None, description="Size of all disks of one machine together")
+    bandwidth_limit: BytesPerSecond | None = Field(
+        default=None, description="Bytes per second of all copies together; a change holds for copies that run"
+    )
 
 
 class TemplateInput(Input):
@@ -79,6 +82,9 @@ class TemplateInput(Input):
     name_pattern: Annotated[str, StringConstraints(max_length=100), AfterValidator(_name_pattern)] = Field(
         default="{name}", description="Name of the migration and the VM; {name}, {serial} and {id} are replaced"
     )
+    skip_free: Literal["auto", "never"] = Field(
+        default="auto", description="Whether space that a file system surely does not use is left out"
+    )
     limits: Limits = Limits()
 
 
@@ -93,6 +99,7 @@ class Template(Output):
     auto_start: bool
     power_on: bool
     name_pattern: str
+    skip_free: Literal["auto", "never"]
     limits: Limits
     created_at: datetime
     created_by: str

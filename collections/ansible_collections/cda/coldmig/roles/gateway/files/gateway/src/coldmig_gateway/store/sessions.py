@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an agent asks again and again: its own migration, found by its token. Made to cost little.
+
+One indexed look-up finds the migration, a second one its disks; nothing else is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Column, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from coldmig_gateway.store.errors import CredentialError
+from coldmig_gateway.store.models import Disk, Migration
+from coldmig_gateway.store.principals import SESSION_UNKNOWN
+
+_MIGRATION = select(
+    Migration.id, Migration.name, Migration.state, Migration.reason, Migration.detail, Migration.skip_free,
+    Migration.progress,
+)  # fmt: skip
+_DISKS = select(Disk.index, Disk.size_bytes, Disk.chunks, Disk.verified).order_by(Disk.index)
+
+
+@dataclass(frozen=True, slots=True)
+class DiskState:
+    """A disk as its agent sees it."""
+
+    index: int
+    size_bytes: int
+    chunks: int
+    have_chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """A migration as its agent sees it."""
+
+    migration_id: str
+    name: str
+    state: str
+    reason: str | None
+    message: str | None
+    skip_free: str
+    disks: Sequence[DiskState]
+
+
+def of_token(session: Session, digest: str) -> SessionState:
+    """The migration of a session's token, given by its digest. Raises CredentialError."""
+    return _read(session, Migration.session_digest, digest)
+
+
+def of_migration(session: Session, migration_id: str) -> SessionState:
+    """The same by the migration's id. Raises CredentialError."""
+    return _read(session, Migration.id, migration_id)
+
+
+def have_chunks(progress: dict[str, Any] | None, index: int, chunks: int, *, verified: bool) -> int:
+    """Chunks that are there: all once verified, before that what the agent last said was acknowledged."""
+    if verified:
+        return chunks
+    reports = (progress or {}).get("disks", [])
+    done = next((report["done_chunks"] for report in reports if report["index"] == index), 0)
+    return min(int(done), chunks)
+
+
+def _read(session: Session, column: Column[str] | InstrumentedAttribute[str], value: str) -> SessionState:
+    row = session.execute(_MIGRATION.where(column == value)).one_or_none()
+    if row is None:
+        raise CredentialError(*SESSION_UNKNOWN)
+    disks = session.execute(_DISKS.where(Disk.migration_id == row.id))
+    return SessionState(
+        row.id, row.name, row.state, row.reason, row.detail, row.skip_free,
+        [
+            DiskState(index, size, chunks, have_chunks(row.progress, index, chunks, verified=verified))
+            for index, size, chunks, verified in disks
+        ],
+    )  # fmt: skip
