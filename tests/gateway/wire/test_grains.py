@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from coldmig_wire.frames import MAX_PAYLOAD
 from coldmig_wire.geometry import CHUNK, GRAIN, chunk_count, chunk_length
-from coldmig_wire.grains import GrainError, decode_chunk, encode_chunk, is_zero, iter_grains
+from coldmig_wire.grains import GrainEncoder, GrainError, decode_chunk, encode_chunk, is_zero, iter_grains
 
 RAW_BIT = 1 << 31
 
@@ -176,3 +176,41 @@ def test_chunk_lengths_add_up_to_the_disk(size: int) -> None:
     assert (count - 1) * CHUNK + chunk_length(count - 1, size) == size
     with pytest.raises(ValueError, match="chunk="):
         chunk_length(count, size)
+
+
+def test_an_encoder_finds_its_way_back_from_data_that_does_not_shrink_to_data_that_does() -> None:
+    noise, text = random.Random(2).randbytes(CHUNK), b"some text that shrinks well. " * 40_000
+    encoder = GrainEncoder()
+    assert encoder.encode(noise) is None
+    assert encoder.encode(noise) is None
+    # One grain of text in a chunk of noise is enough to look at each grain.
+    mixed = bytearray(noise)
+    mixed[5 * GRAIN : 6 * GRAIN] = text[:GRAIN]
+    payload = encoder.encode(mixed)
+    assert payload is not None
+    assert len(payload) < CHUNK - GRAIN // 2
+    assert decode_chunk(payload, CHUNK) == mixed
+    found = encoder.encode(text[:CHUNK])
+    assert found is not None
+    assert len(found) < CHUNK // 10
+    assert decode_chunk(found, CHUNK) == text[:CHUNK]
+
+
+def test_a_zero_grain_is_worth_a_payload_even_where_nothing_shrinks() -> None:
+    encoder = GrainEncoder()
+    raw = bytearray(random.Random(3).randbytes(CHUNK))
+    assert encoder.encode(raw) is None
+    raw[GRAIN : 2 * GRAIN] = bytes(GRAIN)
+    payload = encoder.encode(memoryview(raw))
+    assert payload is not None
+    assert len(payload) == 64 + 15 * GRAIN
+    assert decode_chunk(payload, CHUNK) == raw
+
+
+@pytest.mark.parametrize("place", [0, 255, 256, GRAIN - 1, GRAIN, CHUNK - 1])
+def test_a_single_byte_anywhere_is_no_zero_chunk(place: int) -> None:
+    raw = bytearray(CHUNK)
+    assert is_zero(memoryview(raw))
+    raw[place] = 1
+    assert not is_zero(memoryview(raw))
+    assert not is_zero(raw)
