@@ -128,6 +128,10 @@ class Site:
         """The audit trail of a migration."""
         return self._gateway.audit(identifier)
 
+    def image(self, identifier: str, disk: int, target: Path, size: int) -> Path:
+        """What would go to vCenter of a disk of `size` bytes, as a raw image."""
+        return self._gateway.image(identifier, disk, target, size)
+
     # -- people -----------------------------------------------------------------------------------------------------
 
     def write_inventories(self, provider: Mapping[str, Any], tenant: Mapping[str, Any]) -> None:
