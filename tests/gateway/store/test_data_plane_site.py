@@ -107,3 +107,42 @@ def test_events_of_the_data_plane_are_audited(site: SiteKit, acme: Caller, iso: 
         "chunk-damaged",
         {"message": "disk 0, chunk 7"},
     )
+
+
+@pytest.mark.parametrize("importing", [False, True])
+def test_a_copy_that_is_damaged_afterwards_fails_and_says_what_to_do(
+    site: SiteKit, acme: Caller, iso: Caller, importing: bool
+) -> None:
+    migration, _ = site.enrol(iso)
+    site.copy(migration)
+    if importing:
+        site.provider.ok("POST", f"/migrations/{migration}/import", {"run": "1"})
+    site.data_plane.image_damaged(migration, 1, "chunk 7: its payload has changed")
+    seen = acme.ok("GET", f"/migrations/{migration}")
+    assert (seen["state"], seen["reason"]) == ("failed", "staging-damaged")
+    assert "disk 1: chunk 7" in seen["detail"]
+    assert "Boot the source from its ISO again" in seen["detail"]
+    trail = acme.ok("GET", f"/migrations/{migration}/audit")["items"]
+    assert [entry["event"] for entry in trail[-2:]] == ["image-damaged", "fail"]
+
+
+def test_a_copy_that_is_damaged_when_it_is_a_vm_already_is_only_noted(site: SiteKit, acme: Caller, iso: Caller) -> None:
+    migration, _ = site.enrol(iso)
+    site.copy(migration)
+    site.provider.ok("POST", f"/migrations/{migration}/import", {"run": "1"})
+    site.provider.ok("POST", f"/migrations/{migration}/finish", {"vcenter": {"vm": "vm-1", "name": "x"}})
+    site.data_plane.image_damaged(migration, 0, "chunk 7")
+    assert acme.ok("GET", f"/migrations/{migration}")["state"] == "finished"
+
+
+def test_copies_under_way_are_named_for_the_front_s_start(site: SiteKit, iso: Caller) -> None:
+    machines = [site.enrol(iso)[0] for _ in range(3)]
+    site.data_plane.begin_copying(machines[0])
+    site.copy(machines[1])
+    assert site.data_plane.copying() == (machines[0],)
+
+
+def test_the_plan_names_template_and_organization(site: SiteKit, acme: Caller, iso: Caller) -> None:
+    plan = site.data_plane.copy_plan(site.enrol(iso)[0])
+    template = acme.ok("GET", "/templates")["items"][0]["id"]
+    assert (plan.template_id, plan.organization) == (template, "acme")

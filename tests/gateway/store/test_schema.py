@@ -32,7 +32,8 @@ INSERT INTO iso_credentials (id, template_id, description, digest, created_at, c
   VALUES ('c', 't', '', 'd', '2030-01-01 00:00:00.000000', 'x', '2031-01-01 00:00:00.000000', 1);
 INSERT INTO migrations (id, name, organization, template_id, credential_id, session_digest, state, created_at,
   updated_at, machine, destination, power_on) VALUES ('m', 'db-1', 'acme', 't', 'c', 's', 'copying',
-  '2030-01-01 00:00:00.000000', '2030-01-01 00:00:00.000000', '{"name": "db-1"}', '{"vdc": "v", "networks": []}', 1);
+  '2030-01-01 00:00:00.000000', '2030-01-01 00:00:00.000000', '{"name": "db-1", "smbios_uuid": "4C4C"}',
+  '{"vdc": "v", "networks": []}', 1);
 INSERT INTO disks (migration_id, "index", size_bytes, chunks, path, verified) VALUES ('m', 0, 1048576, 1, '/dev/sda', 0)
 """
 
@@ -50,6 +51,12 @@ def test_the_first_schema_is_brought_up_to_date_and_keeps_its_rows(database: Dat
         row = migrations.get(session, "acme", "m")
         assert (row.name, row.state, row.enrolment_key) == ("db-1", "copying", None)
         assert [disk.size_bytes for disk in row.disks] == [1 << 20]
+        # What is under way keeps its place and its room, and its machine is known again when it boots.
+        assert (row.confirmed_at, row.reserved_bytes, row.machine_uuid) == (row.updated_at, (1 << 20) + 8384, "4c4c")
+        assert (row.skip_free, row.template.skip_free, row.accept_unreadable, row.ended_at) == (
+            ("auto", "auto", False, None)
+        )
+        assert [(disk.earlier, disk.unreadable_ranges, disk.unreadable_bytes) for disk in row.disks] == [([], [], 0)]
 
 
 def test_the_revisions_make_exactly_the_tables_of_the_models(database: Database) -> None:

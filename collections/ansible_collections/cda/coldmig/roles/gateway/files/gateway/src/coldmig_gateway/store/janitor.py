@@ -73,30 +73,32 @@ class Janitor:
             or_(Migration.superseded_by.is_not(None), Migration.ended_at < long_ended),
         )
         due = [migration for migration in session.scalars(query) if migration.id in staged]
-        wanted = self._wanted(session) if due else frozenset()
+        pending, wanted = self._pending(session) if due else (frozenset(), frozenset())
         for migration in due:
-            if migration.id in wanted:
+            if migration.id in wanted or migration.superseded_by in pending:
                 continue
             migration.staging_removed_at = now()
             why = "superseded" if migration.superseded_by else "kept long enough"
             audit.write(session, _ACTOR, ("migration", migration.id), "staging-removed", detail={"reason": why})
 
-    def _wanted(self, session: Session) -> frozenset[str]:
-        """What migrations may reuse that have still to be copied. Who is silent for long keeps nothing from going."""
+    def _pending(self, session: Session) -> tuple[frozenset[str], frozenset[str]]:
+        """Migrations that have still to be copied, and those that they may reuse. Not those silent for long."""
         query = (
-            select(Disk.earlier)
+            select(Disk.migration_id, Disk.earlier)
             .join(Migration, Migration.id == Disk.migration_id)
             .where(
                 Migration.state.in_(_TO_BE_COPIED),
                 func.coalesce(Migration.last_seen_at, Migration.created_at) >= now() - self.keep_ended,
             )
         )
-        return frozenset(attempt for places in session.scalars(query) for attempt, _index in places)
+        rows = session.execute(query).all()
+        wanted = frozenset(attempt for _id, places in rows for attempt, _index in places)
+        return frozenset(identifier for identifier, _places in rows), wanted
 
     def _remove(self, staged: set[str]) -> None:
         with self.database.read() as session:
             query = select(Migration.id, Migration.staging_removed_at).where(Migration.id.in_(staged))
-            known = dict(session.execute(query).tuples().all())
+            known = {row.id: row.staging_removed_at for row in session.execute(query)}
         for name in sorted(staged):
             directory = self.staging / name
             if known.get(name) is not None or (name not in known and self._is_old(directory)):
