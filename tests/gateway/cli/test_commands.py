@@ -84,10 +84,10 @@ def test_a_good_copy_is_verified_against_the_database(run: Run, kit: SiteKit) ->
     migration, staging = _staged(kit)
     found = verify_disk(staging)
     kit.data_plane.begin_copying(migration)
-    kit.data_plane.disk_verified(migration, 0, found.digest_hex, found.vmdk_bytes, 2, found.stored_bytes, 0)
+    kit.data_plane.disk_verified(migration, 0, found.merkle_root, found.vmdk_bytes, 2, found.stored_bytes, 0)
     staging.close()
     code, out, _ = run("verify", migration)
-    assert (code, out) == (0, f"disk 0: good: digest {found.digest_hex}\n")
+    assert (code, out) == (0, f"disk 0: good: Merkle root {found.merkle_root}\n")
 
 
 def test_a_changed_byte_is_found(run: Run, kit: SiteKit) -> None:

@@ -133,15 +133,17 @@ class Client:
 class Front:
     """The real server in a thread with its own event loop."""
 
-    def __init__(self, directory: Path, limits: Limits | None = None, site: Site | None = None) -> None:
-        """With ``site``, that one is served instead of the one in memory."""
+    def __init__(
+        self, directory: Path, limits: Limits | None = None, site: Site | None = None, reserve: int = 0
+    ) -> None:
+        """With ``site``, that one is served instead of the one in memory; ``reserve`` bytes of staging stay free."""
         self.directory = directory
         self.certificate, self.key = write_certificate(directory)
         self.staging = directory / "staging"
         self.control_socket = directory / "control.sock"
         self.site = MemorySite(self.staging)
         self._served: Site = site or self.site
-        self._settings = (self.certificate, self.key, self.control_socket, limits or Limits())
+        self._settings = (self.certificate, self.key, self.control_socket, limits or Limits(), reserve)
         self.start()
 
     def start(self) -> None:
@@ -154,8 +156,9 @@ class Front:
 
         async def run() -> None:
             self._task = asyncio.current_task()
-            certificate, key, control, limits = self._settings
-            await serve(FrontSettings("127.0.0.1", 0, certificate, key, control, limits), self._served, ready=ready)
+            certificate, key, control, limits, reserve = self._settings
+            settings = FrontSettings("127.0.0.1", 0, certificate, key, control, limits, reserve)
+            await serve(settings, self._served, ready=ready)
 
         def main() -> None:
             try:

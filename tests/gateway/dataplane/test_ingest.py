@@ -14,7 +14,6 @@ import pytest
 
 from coldmig_gateway.dataplane.connection import Connection
 from coldmig_gateway.dataplane.settings import Limits
-from coldmig_gateway.dataplane.site import DiskPlan, EarlierDisk
 from coldmig_gateway.staging.pack import Pack
 from coldmig_wire.frames import CHUNK, Codec, Frame, FrameType
 from gateway.dataplane.front import FRAMES, Client, Front, wait_until
@@ -244,34 +243,6 @@ def test_chunks_that_the_source_could_not_read_are_kept_and_written_down(front: 
     assert event == "source-unreadable"
     assert "disk 0 chunk 3" in detail
     assert session.have() == [3, 4]
-
-
-def test_a_rebooted_source_sends_references_to_what_the_earlier_attempt_left(front: Front, session: Client) -> None:
-    content = {chunk: raw_chunk(chunk) for chunk in (1, 2, 5)}
-    session.send([data_frame(chunk, raw) for chunk, raw in content.items()] + [zero_frame(9, 3)])
-    front.site.migrations[ID].state = "canceled"
-    again = front.migration(OTHER, SIZE)
-    again.disks = (DiskPlan(0, SIZE, 40, (EarlierDisk(ID, 0),)),)
-    second = front.session(OTHER)
-    known = second.request("GET", "/data/v1/disks/0/known")
-    assert int.from_bytes(known.body, "little") == 1 << 1 | 1 << 2 | 1 << 5
-
-    def ref(chunk: int, raw: bytes) -> tuple[Frame, bytes]:
-        return Frame(FrameType.REF, Codec.RAW, 0, chunk, CHUNK, 0, data_frame(chunk, raw)[0].digest), b""
-
-    answer = second.send(
-        [ref(1, content[1]), ref(2, b"changed".ljust(CHUNK)), ref(5, content[5]), ref(9, bytes(CHUNK))]
-    )
-    assert answer.json["durable"] == 2
-    rejected = answer.json["rejected"]
-    assert [(entry["chunk"], entry["reason"]) for entry in rejected] == [(2, "unknown-ref"), (9, "unknown-ref")]
-    assert second.have() == [1, 5]
-
-
-def test_without_an_earlier_attempt_nothing_is_known(session: Client) -> None:
-    assert session.request("GET", "/data/v1/disks/0/known").body == bytes(5)
-    frame = Frame(FrameType.REF, Codec.RAW, 0, 1, CHUNK, 0, bytes(32))
-    assert session.send([(frame, b"")]).json["rejected"][0]["reason"] == "unknown-ref"
 
 
 def test_a_flood_of_refused_chunks_gets_an_answer_of_bounded_size(make_front: Callable[..., Front]) -> None:

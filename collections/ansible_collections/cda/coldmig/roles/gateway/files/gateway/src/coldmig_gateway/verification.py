@@ -40,7 +40,7 @@ class DiskResult:
 class _Expected:
     index: int
     size: int
-    digest: str | None
+    merkle_root: str | None
 
 
 def verify(
@@ -56,7 +56,9 @@ def verify(
     """
     with database.read() as session:
         row = migrations.get(session, None, migration_id)
-        disks = [_Expected(disk.index, disk.size_bytes, disk.digest if disk.verified else None) for disk in row.disks]
+        disks = [
+            _Expected(disk.index, disk.size_bytes, disk.merkle_root if disk.verified else None) for disk in row.disks
+        ]
         if row.state == State.COPYING:
             patience = 0
     return [_verify_disk(staging, migration_id, disk, patience) for disk in disks]
@@ -78,9 +80,12 @@ def _verify_disk(staging: Path, migration_id: str, expected: _Expected, patience
         disk.close()
     if found.damaged:
         return DiskResult(expected.index, False, "; ".join(str(error) for error in found.damaged[:10]))
-    if expected.digest is not None and expected.digest != found.digest_hex:
-        return DiskResult(expected.index, False, f"digest is {found.digest_hex}, was {expected.digest}")
-    return DiskResult(expected.index, True, f"digest {found.digest_hex}")
+    if expected.merkle_root is not None and expected.merkle_root != found.merkle_root:
+        return DiskResult(expected.index, False, f"Merkle root is {found.merkle_root}, was {expected.merkle_root}")
+    unreadable = f", {found.unreadable_chunks} chunks with sectors that the source could not read"
+    return DiskResult(
+        expected.index, True, f"Merkle root {found.merkle_root}{unreadable if found.unreadable_chunks else ''}"
+    )
 
 
 def _open(staging: Path, migration_id: str, expected: _Expected, patience: float) -> DiskStaging:

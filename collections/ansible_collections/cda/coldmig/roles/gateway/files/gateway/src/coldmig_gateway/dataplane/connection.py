@@ -30,7 +30,7 @@ class Connection(asyncio.BufferedProtocol):
         self._started = started
         self._lost = lost
         self._transport: asyncio.Transport | None = None
-        self._ahead = bytearray(_READ_AHEAD)
+        self._ahead = bytearray()  # made when something comes, let go while a request is waited for
         self._start = 0  # what was read ahead lies in [start:end]
         self._end = 0
         self._target: memoryview | None = None  # what is still to be filled of the buffer that a reader waits for
@@ -53,6 +53,8 @@ class Connection(asyncio.BufferedProtocol):
         # Large targets are filled in place; small reads share one decryption by way of the read-ahead buffer.
         if self._target is not None and len(self._target) >= _READ_AHEAD:
             return self._target
+        if not self._ahead:
+            self._ahead = bytearray(_READ_AHEAD)
         if self._start == self._end:
             self._start = self._end = 0
         elif self._end == _READ_AHEAD:
@@ -104,7 +106,7 @@ class Connection(asyncio.BufferedProtocol):
         waiting = self._reader is not None or not self._writable.is_set()
         return asyncio.get_running_loop().time() - self._moved if waiting else 0.0
 
-    async def read_into(self, buffer: bytearray) -> None:
+    async def read_into(self, buffer: bytearray | memoryview) -> None:
         """Fills the whole buffer. Raises ConnectionLostError."""
         self._target = memoryview(buffer)
         self._serve_target()
@@ -115,6 +117,9 @@ class Connection(asyncio.BufferedProtocol):
     async def wait_for_bytes(self) -> None:
         """Returns when there is something to read. Raises ConnectionLostError."""
         while self._start == self._end:
+            # Many connections wait like this, most of them for long.
+            self._start = self._end = 0
+            self._ahead = bytearray()
             await self._wait()
 
     async def read_head(self, limit: int) -> bytes:

@@ -14,8 +14,11 @@ from typing import TypeVar
 from coldmig_gateway.dataplane.http import RequestHead
 from coldmig_gateway.dataplane.open_disks import OpenDisks
 from coldmig_gateway.dataplane.problem import Problem, not_found
+from coldmig_gateway.dataplane.room import Room
 from coldmig_gateway.dataplane.settings import Limits
+from coldmig_gateway.dataplane.shaping import Shaper
 from coldmig_gateway.dataplane.site import CopyPlan, DiskPlan, Principal, Role, Site, UnknownMigrationError
+from coldmig_gateway.dataplane.turns import Bounded, Turns
 from coldmig_gateway.dataplane.verifier import Verifier
 from coldmig_gateway.staging.disk import DiskStaging
 
@@ -24,7 +27,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """``io`` runs calls that wait (database, fdatasync), ``workers`` those that compute (inflate, digest)."""
+    """``io`` runs calls that wait (database, fdatasync), ``workers`` those that compute (inflate, digest).
+
+    ``batches`` are the places that batches of frames have with the workers, ``posts`` the bodies that are read.
+    """
 
     site: Site
     disks: OpenDisks
@@ -32,7 +38,10 @@ class Context:
     limits: Limits
     io: ThreadPoolExecutor
     workers: ThreadPoolExecutor
-    batches: asyncio.Semaphore
+    batches: Turns
+    posts: Bounded
+    shaper: Shaper
+    room: Room
 
     async def call(self, function: Callable[..., _T], *args: object) -> _T:
         """Calls something that may wait in a thread."""
@@ -66,7 +75,7 @@ class Context:
 
     def open(self, plan: CopyPlan, migration_id: str, disk: DiskPlan) -> AbstractAsyncContextManager[DiskStaging]:
         """The staging of one of the migration's disks."""
-        return self.disks.use(plan.staging_dir, migration_id, disk.index, disk.size_bytes)
+        return self.disks.use(plan.staging_dir, migration_id, disk.index, disk.size_bytes, disk.earlier)
 
 
 def find_disk(plan: CopyPlan, index: int) -> DiskPlan:

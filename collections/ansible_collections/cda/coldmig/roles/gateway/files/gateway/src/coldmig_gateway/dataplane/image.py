@@ -8,6 +8,7 @@ bytes than it was promised and throws the image away.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from http import HTTPStatus
 
@@ -21,6 +22,8 @@ from coldmig_gateway.staging.errors import ChunkDamagedError, StagingError
 from coldmig_gateway.vmdk.stream_optimized import ImageChunk, ImageTooLargeError, image_length, write_image
 from coldmig_wire.digest import chunk_digest
 from coldmig_wire.payload import payload_grains
+
+_log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/x-vnd.vmware-streamVmdk"
 _STATES = ("copied", "importing", "finished")
@@ -36,11 +39,15 @@ async def get_image(context: Context, connection: Connection, head: RequestHead,
     disk = find_disk(plan, index)
     if plan.state not in _STATES:
         raise wrong_state(plan.state, " or ".join(_STATES))
-    async with context.open(plan, migration_id, disk) as staging:
+    use = context.disks.use(plan.staging_dir, migration_id, disk.index, disk.size_bytes, must_exist=True)
+    async with use as staging:
         try:
             length = await context.call(_length, staging)
         except ImageTooLargeError as error:
             raise Problem(HTTPStatus.CONFLICT, "image-too-large", str(error)) from None
+        except ChunkDamagedError as error:
+            await _note_damage(context, staging, migration_id, error)
+            raise
         await connection.write(
             answer(HTTPStatus.OK, content_type=CONTENT_TYPE, content_length=length, keep_alive=head.keep_alive)
         )
@@ -48,15 +55,31 @@ async def get_image(context: Context, connection: Connection, head: RequestHead,
             return
         try:
             await _send(context, connection, staging, migration_id)
-        except (ChunkDamagedError, StagingError) as error:
+        except ChunkDamagedError as error:
             connection.abort()
-            await context.call(context.site.record, migration_id, "image-damaged", f"disk {index}: {error}")
+            await _note_damage(context, staging, migration_id, error)
+
+
+async def _note_damage(context: Context, staging: DiskStaging, migration_id: str, error: ChunkDamagedError) -> None:
+    """Looks once more, at the device; what is really damaged goes, and a person is told: nothing here can mend it.
+
+    The next attempt of the machine takes over all that is good and sends this chunk again.
+    """
+    chunk = error.chunk
+    if not await context.call(staging.check, [chunk]):
+        text = f"disk {staging.disk}: {error}; read again, it was good: the image was cut off and may be fetched again"
+        _log.warning("migration %s: %s", migration_id, text)
+        await context.call(context.site.record, migration_id, "image-cut-off", text)
+        return
+    _log.error("migration %s: disk %d: damaged in staging: %s", migration_id, staging.disk, error)
+    await context.call(staging.drop, [chunk])
+    await context.call(context.site.image_damaged, migration_id, staging.disk, str(error))
 
 
 def _length(staging: DiskStaging) -> int:
     if not staging.complete:
         raise StagingError(f"disk {staging.disk}: staging is not complete")
-    return image_length(staging.size_bytes, staging.data_sectors())
+    return image_length(staging.size_bytes, ((slot.chunk, slot.sectors) for slot in staging.slots()))
 
 
 async def _send(context: Context, connection: Connection, staging: DiskStaging, migration_id: str) -> None:

@@ -11,21 +11,20 @@ import asyncio
 import json
 import logging
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from http import HTTPStatus
 
 from coldmig_gateway.dataplane.connection import Connection
 from coldmig_gateway.dataplane.context import Context
 from coldmig_gateway.dataplane.http import CONTINUE, RequestHead, answer
 from coldmig_gateway.dataplane.problem import Problem, bad_request, wrong_state
-from coldmig_gateway.dataplane.site import CopyPlan, DiskPlan, UnknownMigrationError, WrongStateError
+from coldmig_gateway.dataplane.site import CopyPlan, QueuedError, UnknownMigrationError, WrongStateError
 from coldmig_gateway.staging.disk import DiskStaging
-from coldmig_gateway.staging.errors import ChunkDamagedError, StagingError
+from coldmig_gateway.staging.errors import StagingError
 from coldmig_wire.frames import CHUNK, HEADER, Frame, FrameError, FrameType
 from coldmig_wire.payload import PayloadError
 
 CONTENT_TYPE = "application/vnd.coldmig.frames"
-UNKNOWN_REF = "unknown-ref"
 _BATCH_FRAMES = 256
 _SHOWN = 20
 _log = logging.getLogger(__name__)
@@ -36,7 +35,6 @@ class _Disk:
     """A disk that this request writes to; ``epoch`` is from before its first append."""
 
     staging: DiskStaging
-    earlier: DiskStaging | None
     epoch: int
 
 
@@ -68,10 +66,7 @@ def _store(batch: _Batch) -> _Outcome:
     outcome = _Outcome()
     for disk, frame, payload in batch.frames:
         try:
-            if frame.type is FrameType.REF:
-                stored = _store_reference(disk, frame)
-            else:
-                stored = disk.staging.append(frame, payload)
+            stored = disk.staging.append(frame, payload)
         except PayloadError as error:
             outcome.rejected.append({"disk": frame.disk, "chunk": frame.chunk, "reason": error.reason})
             continue
@@ -79,21 +74,6 @@ def _store(batch: _Batch) -> _Outcome:
         if stored and frame.type is FrameType.UNREADABLE:
             outcome.unreadable.append(f"disk {frame.disk} chunk {frame.chunk}")
     return outcome
-
-
-def _store_reference(disk: _Disk, frame: Frame) -> bool:
-    """Copies the chunk from the earlier attempt's pack. Raises PayloadError if it is not there with this digest."""
-    unknown = PayloadError(UNKNOWN_REF, f"chunk {frame.chunk}: no earlier attempt has it")
-    if disk.earlier is None or not disk.earlier.holds_data(frame.chunk):
-        raise unknown
-    try:
-        slot = disk.earlier.slot(frame.chunk)
-        if slot.digest != frame.digest or slot.type is not FrameType.DATA:
-            raise unknown
-        found = disk.earlier.load(frame.chunk)
-    except ChunkDamagedError:
-        raise unknown from None
-    return disk.staging.append(replace(found.frame, disk=frame.disk), found.payload)
 
 
 class _Request:
@@ -126,14 +106,14 @@ class _Request:
             while length and self._failure is None:
                 if length < HEADER:
                     raise bad_request("malformed-frame", f"the body ends {HEADER - length} bytes before a header does")
-                await self._connection.read_into(header)
+                await self._read(header)
                 length -= HEADER
                 disk, frame = await self._accept(stack, header)
                 if frame.length > length:
                     missing = frame.length - length
                     raise bad_request("malformed-frame", f"length={frame.length}: the body ends {missing} bytes before")
                 payload = bytearray(frame.length)
-                await self._connection.read_into(payload)
+                await self._read(payload)
                 length -= frame.length
                 batch.add(disk, frame, payload)
                 if batch.is_full:
@@ -142,6 +122,19 @@ class _Request:
         finally:
             if batch.frames:
                 await self._submit(batch)
+
+    async def _read(self, buffer: bytearray) -> None:
+        """Fills the buffer, no faster than the limits allow."""
+        plan, shaper = self._plan, self._context.shaper
+        if shaper.piece(plan.template_id) is None:
+            await self._connection.read_into(buffer)
+            return
+        view = memoryview(buffer)
+        while view:
+            size = min(len(view), shaper.piece(plan.template_id) or len(view))
+            await shaper.take(self._migration_id, plan.template_id, size)
+            await self._connection.read_into(view[:size])
+            view = view[size:]
 
     async def _accept(self, stack: AsyncExitStack, header: bytearray) -> tuple[_Disk, Frame]:
         """The frame of a header, checked against its disk. Raises Problem 400."""
@@ -161,12 +154,17 @@ class _Request:
             raise FrameError(f"disk={index}: the migration has {len(self._plan.disks)} disks, counted from 0")
         context = self._context
         staging = await stack.enter_async_context(context.open(self._plan, self._migration_id, plan))
-        earlier = await open_earlier(context, stack, self._plan, plan)
-        return _Disk(staging, earlier, staging.epoch)
+        return _Disk(staging, staging.epoch)
 
     async def _submit(self, batch: _Batch) -> None:
         await self._slots.acquire()
-        await self._context.batches.acquire()
+        try:
+            self._context.room.check(self._plan.staging_dir)
+            await self._context.batches.acquire(self._migration_id)
+        except StagingError as error:
+            # What is in memory still finds room in the reserve; nothing more is read.
+            self._failure = self._failure or error
+            await self._context.batches.acquire(self._migration_id)
         task = asyncio.create_task(self._process(batch))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -182,6 +180,7 @@ class _Request:
             for disk in {id(disk): disk for disk, *_rest in batch.frames}.values():
                 if disk.staging.unsynced_bytes >= context.limits.unsynced_bytes:
                     await context.call(disk.staging.commit, disk.epoch)
+                    context.verifier.consider(self._migration_id)
         except StagingError as error:
             self._failure = self._failure or error
         except Exception as error:
@@ -214,19 +213,6 @@ class _Request:
         )
 
 
-async def open_earlier(context: Context, stack: AsyncExitStack, plan: CopyPlan, disk: DiskPlan) -> DiskStaging | None:
-    """The same disk's staging of an earlier attempt, if there is one that can be used."""
-    earlier = next(iter(disk.earlier), None)
-    if earlier is None or not (plan.staging_dir / earlier.migration_id / f"disk-{earlier.index}.pack").exists():
-        return None
-    try:
-        return await stack.enter_async_context(
-            context.disks.use(plan.staging_dir, earlier.migration_id, earlier.index, disk.size_bytes)
-        )
-    except StagingError:
-        return None
-
-
 async def post_frames(context: Context, connection: Connection, head: RequestHead) -> None:
     """Handles the request. Raises Problem, StagingError, ConnectionLostError; what had arrived is kept in all cases."""
     length = head.content_length
@@ -239,13 +225,17 @@ async def post_frames(context: Context, connection: Connection, head: RequestHea
         detail = f"Content-Type: must be {CONTENT_TYPE}"
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail)
     migration_id, plan = await context.session(head)
+    if length:
+        context.room.check(plan.staging_dir)
     await _ensure_copying(context, migration_id, plan)
-    if head.expects_continue:
-        await connection.write(CONTINUE)
-    try:
-        outcome = await _Request(context, connection, migration_id, plan).run(length)
-    finally:
-        context.verifier.consider(migration_id)
+    async with context.posts.one(migration_id):
+        if head.expects_continue:
+            await connection.write(CONTINUE)
+        try:
+            outcome = await _Request(context, connection, migration_id, plan).run(length)
+        finally:
+            context.shaper.forget(migration_id)
+            context.verifier.consider(migration_id)
     body = json.dumps({"durable": outcome.durable, "rejected": outcome.rejected}).encode()
     await connection.write(answer(HTTPStatus.OK, body, content_type="application/json", keep_alive=head.keep_alive))
 
@@ -259,5 +249,7 @@ async def _ensure_copying(context: Context, migration_id: str, plan: CopyPlan) -
         await context.call(context.site.begin_copying, migration_id)
     except WrongStateError as error:
         raise wrong_state(error.state, "confirmed or copying") from None
+    except QueuedError as error:
+        raise Problem(HTTPStatus.CONFLICT, "queued", str(error), place=error.place, waiting=error.waiting) from None
     except UnknownMigrationError:
         raise Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", "the session's migration is gone") from None

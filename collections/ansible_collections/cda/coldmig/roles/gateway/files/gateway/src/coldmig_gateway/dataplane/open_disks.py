@@ -6,16 +6,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+from coldmig_gateway.dataplane.site import EarlierDisk
 from coldmig_gateway.staging.disk import DiskStaging
+from coldmig_gateway.staging.errors import StagingError
 
 _log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
 _Key = tuple[str, int]
 
 
@@ -36,21 +41,49 @@ class OpenDisks:
         self._entries: dict[_Key, _Entry] = {}
 
     @asynccontextmanager
-    async def use(self, root: Path, migration_id: str, index: int, size_bytes: int) -> AsyncIterator[DiskStaging]:
-        """The open staging of a disk, as long as the context lasts. Raises StagingError."""
+    async def use(
+        self,
+        root: Path,
+        migration_id: str,
+        index: int,
+        size_bytes: int,
+        earlier: Sequence[EarlierDisk] = (),
+        *,
+        must_exist: bool = False,
+    ) -> AsyncIterator[DiskStaging]:
+        """The open staging of a disk, as long as the context lasts; it is created unless it ``must_exist``.
+
+        Raises StagingError.
+        """
         entry = self._entries.setdefault((migration_id, index), _Entry())
         entry.users += 1
         try:
             async with entry.opening:
                 if entry.staging is None:
-                    loop = asyncio.get_running_loop()
-                    entry.staging = await loop.run_in_executor(
-                        self._executor, DiskStaging, root, migration_id, index, size_bytes
+                    await self._settle(root, migration_id, index, size_bytes, earlier)
+                    names = [(disk.migration_id, disk.index) for disk in earlier]
+                    entry.staging = await self._call(
+                        partial(DiskStaging, root, migration_id, index, size_bytes, names, must_exist=must_exist)
                     )
             yield entry.staging
         finally:
             entry.users -= 1
             entry.last_used = time.monotonic()
+
+    async def _settle(
+        self, root: Path, migration_id: str, index: int, size_bytes: int, earlier: Sequence[EarlierDisk]
+    ) -> None:
+        """Before a disk's staging is created: brings those of earlier attempts in order, whatever ended them."""
+        if not earlier or (root / migration_id / f"disk-{index}.pack").exists():
+            return
+        async with AsyncExitStack() as stack:
+            for disk in earlier:
+                try:
+                    use = self.use(root, disk.migration_id, disk.index, size_bytes, must_exist=True)
+                    staging = await stack.enter_async_context(use)
+                    await self._call(staging.checkpoint)
+                except StagingError as error:
+                    _log.info("migration %s disk %d: not all can be taken over: %s", migration_id, index, error)
 
     async def close_idle(self, seconds: float) -> None:
         """Closes what nobody has used for so long."""
@@ -68,4 +101,7 @@ class OpenDisks:
 
     async def _close(self, entry: _Entry) -> None:
         if entry.staging is not None:
-            await asyncio.get_running_loop().run_in_executor(self._executor, entry.staging.close)
+            await self._call(entry.staging.close)
+
+    async def _call(self, function: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function)

@@ -12,7 +12,7 @@ MEDIA_TYPE = "application/problem+json"
 class Problem(Exception):  # noqa: N818 - it is what the caller gets
     """Raise it to answer with a problem document of type ``urn:coldmig:problem:<slug>``; ``members`` are added."""
 
-    def __init__(self, status: HTTPStatus, slug: str, detail: str, **members: str) -> None:
+    def __init__(self, status: HTTPStatus, slug: str, detail: str, **members: str | int) -> None:
         super().__init__(detail)
         self.status = status
         self.slug = slug

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import resource
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -17,17 +18,21 @@ from coldmig_gateway.dataplane.connection import Connection
 from coldmig_gateway.dataplane.context import Context
 from coldmig_gateway.dataplane.open_disks import OpenDisks
 from coldmig_gateway.dataplane.relay import Address
+from coldmig_gateway.dataplane.room import Room
 from coldmig_gateway.dataplane.settings import FrontSettings
+from coldmig_gateway.dataplane.shaping import Shaper
 from coldmig_gateway.dataplane.site import Site
 from coldmig_gateway.dataplane.tls import ServerCertificate
+from coldmig_gateway.dataplane.turns import Bounded, Turns
 from coldmig_gateway.dataplane.verifier import Verifier
 
 _log = logging.getLogger(__name__)
 
-_BACKLOG = 256
+_BACKLOG = 1024
 _HOUSEKEEPING_SECONDS = 5.0
 _TLS_SHUTDOWN_SECONDS = 5.0
 _IO_THREADS = 32
+_RATES_SECONDS = 2.0
 
 
 async def serve(settings: FrontSettings, site: Site, *, ready: Callable[[int], None] | None = None) -> None:
@@ -36,6 +41,7 @@ async def serve(settings: FrontSettings, site: Site, *, ready: Callable[[int], N
     Raises OSError if the address or the certificate cannot be used.
     """
     limits = settings.limits
+    _raise_descriptor_limit()
     certificate = ServerCertificate(settings.certificate, settings.key)
     with (
         _listen(settings.host, settings.port) as listener,
@@ -44,18 +50,49 @@ async def serve(settings: FrontSettings, site: Site, *, ready: Callable[[int], N
     ):
         disks = OpenDisks(io)
         verifier = Verifier(site, disks, io)
-        context = Context(site, disks, verifier, limits, io, workers, asyncio.Semaphore(limits.batches))
+        shaper = Shaper()
+        context = Context(
+            site, disks, verifier, limits, io, workers,
+            batches=Turns(limits.batches),
+            posts=Bounded(limits.posts_per_migration),
+            shaper=shaper,
+            room=Room(settings.staging_reserve_bytes),
+        )  # fmt: skip
         front = _Front(settings, Application(context, settings.control_socket), certificate)
-        housekeeping = asyncio.create_task(front.keep_house(disks))
+        chores = [
+            asyncio.create_task(front.keep_house(disks, verifier)),
+            asyncio.create_task(_follow_rates(site, shaper, io)),
+        ]
+        await verifier.resume()
         try:
             if ready is not None:
                 ready(listener.getsockname()[1])
             await front.accept(listener)
         finally:
-            housekeeping.cancel()
+            for chore in chores:
+                chore.cancel()
             await front.stop()
             await verifier.stop()
             await disks.close_all()
+
+
+async def _follow_rates(site: Site, shaper: Shaper, io: ThreadPoolExecutor) -> None:
+    """Limits may be changed while copies run."""
+    loop = asyncio.get_running_loop()
+    while True:
+        try:
+            shaper.set_rates(await loop.run_in_executor(io, site.rates))
+        except Exception:
+            _log.exception("the bandwidth limits could not be read; the former ones stay")
+        await asyncio.sleep(_RATES_SECONDS)
+
+
+def _raise_descriptor_limit() -> None:
+    """Each connection takes a descriptor, a waiting agent's two; each open disk up to twenty."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -138,7 +175,7 @@ class _Front:
             connection.abort()
             self._connections.discard(connection)
 
-    async def keep_house(self, disks: OpenDisks) -> None:
+    async def keep_house(self, disks: OpenDisks, verifier: Verifier) -> None:
         """Ends connections whose peer stands still, and closes staging that nobody uses."""
         while True:
             await asyncio.sleep(_HOUSEKEEPING_SECONDS)
@@ -146,6 +183,7 @@ class _Front:
                 if connection.still_for > self._limits.stalled_seconds:
                     connection.abort()
             await disks.close_idle(self._limits.staging_idle_seconds)
+            verifier.retry()
 
     async def stop(self) -> None:
         """Ends all connections; what they have appended stays."""

@@ -52,10 +52,20 @@ class Bitmap:
         other_bits = int.from_bytes(other._bits[start >> 3 : (end + 7) >> 3], "little")
         self._change(start, end, lambda bits, mask: bits & (other_bits | ~mask))
 
+    def without(self, other: Bitmap) -> Bitmap:
+        """The bits that are set here and not in ``other``, which has the same size."""
+        here, there = int.from_bytes(self._bits, "little"), int.from_bytes(other._bits, "little")
+        return Bitmap(self.size, (here & ~there).to_bytes(len(self._bits), "little"))
+
     def all_set(self, start: int, end: int) -> bool:
         """True if all bits ``start`` to ``end - 1`` are set."""
         mask = ((1 << (end - start)) - 1) << (start & 7)
         return int.from_bytes(self._bits[start >> 3 : (end + 7) >> 3], "little") & mask == mask
+
+    def window(self, start: int, count: int) -> list[bool]:
+        """The ``count`` bits from ``start`` on, one by one."""
+        bits = int.from_bytes(self._bits[start >> 3 : (start + count + 7) >> 3], "little") >> (start & 7)
+        return [bit == "1" for bit in f"{bits & ((1 << count) - 1):0{count}b}"[::-1]]
 
     def indices(self) -> Iterator[int]:
         """The numbers of the bits that are set, ascending; empty stretches cost next to nothing."""

@@ -1,28 +1,33 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One disk's staging: appends, group commit, recovery. Thread-safe; memory is three bits per chunk.
+"""One disk's staging: appends, group commit, recovery. Thread-safe; memory is four bits per chunk.
 
 The pack is the truth. A chunk counts ("have") once an fdatasync of the pack has covered its record. On opening,
 what the index does not cover is read from the pack again, each record's digest included, and a torn tail is cut.
+
+A chunk that an earlier attempt of the same machine left is not copied: the record says where it lies in the earlier
+attempt's pack, which is kept by a hard link (``bases``).
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
+from coldmig_gateway.staging.bases import Base, Earlier, digest_prefixes, link_earlier, open_bases
 from coldmig_gateway.staging.bitmap import Bitmap
-from coldmig_gateway.staging.errors import ChunkDamagedError, StagingError
-from coldmig_gateway.staging.index import Checkpoint, Index, Slot
-from coldmig_gateway.staging.pack import PACK_HEADER, DiskIdentity, Pack, Record
-from coldmig_gateway.vmdk.stream_optimized import chunk_sectors
-from coldmig_wire.digest import chunk_digest
+from coldmig_gateway.staging.device import DeviceReader
+from coldmig_gateway.staging.errors import UNKNOWN_REF, ChunkDamagedError, StagingError
+from coldmig_gateway.staging.index import MAX_BASES, Checkpoint, Index, Slot
+from coldmig_gateway.staging.intake import is_unchanged, take_in
+from coldmig_gateway.staging.pack import PACK_HEADER, DiskIdentity, Link, Pack, PackFile, PackId, Record, body_length
 from coldmig_wire.frames import HEADER, Frame, FrameError, FrameType
 from coldmig_wire.geometry import chunk_count, chunk_length
-from coldmig_wire.payload import PayloadError, payload_grains, verify_payload
+from coldmig_wire.payload import PayloadError
 
 _log = logging.getLogger(__name__)
 
@@ -39,25 +44,54 @@ class StoredChunk:
     payload: memoryview
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was read again from the device so far: these chunks, and the pack up to ``position``."""
+
+    chunks: bytes
+    position: int
+
+
 class DiskStaging:
     """The open staging of one disk: ``<root>/<migration id>/disk-<n>.pack`` and ``.index``."""
 
-    def __init__(self, root: Path, migration_id: str, disk: int, size_bytes: int) -> None:
-        """Opens the staging, creates it if there is none, and recovers it after a crash.
+    def __init__(
+        self,
+        root: Path,
+        migration_id: str,
+        disk: int,
+        size_bytes: int,
+        earlier: Sequence[Earlier] = (),
+        *,
+        must_exist: bool = False,
+    ) -> None:
+        """Opens the staging, creates it if there is none unless it ``must_exist``, and recovers it after a crash.
+
+        ``earlier`` are attempts of the same machine to copy the same disk, newest first. When the staging is created
+        it takes over their packs as far as their indexes describe them now: settle them before.
 
         Raises PackDamagedError, StagingBusyError, StagingFullError, StagingError; ValueError for a migration id
         that is not a UUID.
         """
         identity = DiskIdentity(UUID(migration_id), disk, size_bytes)
         directory = root / str(identity.migration)
+        path = directory / f"disk-{disk}.pack"
+        if must_exist and not path.exists():
+            raise StagingError(f"{path}: does not exist")
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.disk = disk
         self.size_bytes = size_bytes
+        self._pack_id = identity.pack
         self.chunks = chunk_count(size_bytes)
         self._lock = threading.Condition()
         self._checkpointing = threading.Lock()
-        self._pack = Pack(directory / f"disk-{disk}.pack", identity)
+        if not path.exists():
+            # Creating the pack makes the directory durable, and with it these names.
+            link_earlier(root, identity, earlier)
+        self._pack = Pack(path, identity, create=not must_exist)
+        self._bases: list[Base] = []
         try:
+            self._bases = open_bases(root, identity, earlier)
             self._index = Index(directory / f"disk-{disk}.index", identity, self.chunks)
             try:
                 self._recover()
@@ -65,7 +99,7 @@ class DiskStaging:
                 self._index.close()
                 raise
         except BaseException:
-            self._pack.close()
+            self._close_packs()
             raise
 
     def _recover(self) -> None:
@@ -75,6 +109,11 @@ class DiskStaging:
             self._index.clear()
             found = Checkpoint(PACK_HEADER, Bitmap(self.chunks), Bitmap(self.chunks))
         self._have, self._data, self._end = found.have, found.data, found.watermark
+        # Slots name bases by these numbers, so a number once given stays.
+        self._numbers = list(found.bases)
+        self._numbers += [base.id for base in self._bases if base.linked and base.id not in self._numbers]
+        del self._numbers[MAX_BASES:]
+        self._holders: dict[PackId, PackFile] = {base.id: base.pack for base in self._bases}
         for record in self._pack.scan(self._end):
             self._adopt(record)
             self._end = record.end
@@ -82,9 +121,12 @@ class DiskStaging:
             self._pack.truncate(self._end)
         self._pack.sync()
         self._written = Bitmap(self.chunks, bytes(self._have))
+        self._checked = Bitmap(self.chunks)
+        self._checked_to = PACK_HEADER
         self._pending: list[tuple[int, int]] = []
         self._synced = self._end
         self._watermark = found.watermark
+        self._slots_in_doubt = False
         self._records = 0
         self._syncing = False
         self._epoch = 0
@@ -97,16 +139,32 @@ class DiskStaging:
         frame = record.frame
         try:
             self.check_fits(frame)
-            if frame.has_payload:
-                self._index.write_slot(replace(_verified_slot(frame, record.payload), offset=record.offset))
+            slot = self._slot_of(record)
         except (FrameError, PayloadError) as error:
             _log.warning("%s: record at %d passed over: %s", self._pack.path, record.offset, error)
             return
-        if frame.has_payload:
+        if slot is not None:
+            self._index.write_slot(slot)
             self._data.set_range(frame.chunk, frame.end_chunk)
         else:
             self._data.keep_where(self._have, frame.chunk, frame.end_chunk)
         self._have.set_range(frame.chunk, frame.end_chunk)
+
+    def _slot_of(self, record: Record) -> Slot | None:
+        """The slot that a record gives its chunk; None for a run. Raises PayloadError, also if a link leads nowhere."""
+        frame = record.frame
+        if frame.type is FrameType.REF:
+            link = Link.unpack(record.payload)
+            number = None if link is None else self._number_of(link.holder)
+            if link is None or number is None:
+                raise PayloadError(UNKNOWN_REF, "the link is damaged, or the pack that it names is not here")
+            return _link_slot(frame, link, number)
+        return replace(take_in(frame, record.payload).slot, offset=record.offset) if frame.has_payload else None
+
+    def _number_of(self, holder: PackId) -> int | None:
+        """The number under which slots name a linked pack; None if this one is not linked."""
+        linked = any(base.linked and base.id == holder for base in self._bases)
+        return self._numbers.index(holder) + 1 if linked and holder in self._numbers else None
 
     def check_fits(self, frame: Frame) -> None:
         """Raises FrameError unless the frame's disk, chunks and raw length are those of this disk."""
@@ -130,17 +188,21 @@ class DiskStaging:
     def append(self, frame: Frame, payload: bytes | bytearray | memoryview = b"") -> bool:
         """Verifies a frame's payload and appends it; durable after ``commit``. False if nothing was new in it.
 
-        Chunks that are there already stay as they are: a chunk has one content, whoever sends it again. Raises
-        PayloadError or FrameError if the payload is not what the header says or the frame does not fit the disk
-        (nothing is written), StagingFullError, StagingError.
+        Chunks that are there already stay as they are: a chunk has one content, whoever sends it again. A REF becomes a
+        link to what an earlier attempt has. Raises PayloadError or FrameError if the payload is not what the header
+        says, no earlier attempt has it, or the frame does not fit the disk (nothing is written), StagingFullError,
+        StagingError.
         """
         self.check_fits(frame)
-        if frame.type is FrameType.REF:
-            raise FrameError("type=REF: is resolved before it is stored")
         with self._lock:
             if self._written.all_set(frame.chunk, frame.end_chunk):
                 return False
-        slot = _verified_slot(frame, payload) if frame.has_payload else None
+        slot: Slot | None = None
+        if frame.type is FrameType.REF:
+            frame, payload, slot = self._resolve(frame)
+        elif frame.has_payload:
+            intake = take_in(frame, payload)
+            frame, payload, slot = intake.frame, intake.payload, intake.slot
         with self._lock:
             # Once more: meanwhile another connection may have sent the same.
             if self._written.all_set(frame.chunk, frame.end_chunk):
@@ -148,7 +210,7 @@ class DiskStaging:
             self._pack.write(self._end, frame.pack(), payload)
             if slot is not None:
                 try:
-                    self._index.write_slot(replace(slot, offset=self._end))
+                    self._index.write_slot(slot if slot.base else replace(slot, offset=self._end))
                 except StagingError:
                     self._pack.truncate(self._end)
                     raise
@@ -160,6 +222,35 @@ class DiskStaging:
             self._end += HEADER + len(payload)
             self._records += 1
         return True
+
+    def _resolve(self, frame: Frame) -> tuple[Frame, bytes | memoryview, Slot]:
+        """A REF frame as what is stored for it: a link, or a copy where no link is possible. Raises PayloadError."""
+        for base in self._bases:
+            found = base.find(frame)
+            if found is None:
+                continue
+            holder, slot = found
+            pack = self._holders.get(holder)
+            if pack is None or slot.offset + HEADER + slot.length > pack.size:
+                continue
+            number = self._number_of(holder)
+            if number is not None:
+                link = Link(holder, slot.codec, slot.offset, slot.length, slot.sectors, slot.stored_digest)
+                return frame, link.pack(), _link_slot(frame, link, number)
+            try:
+                stored = _read_chunk(pack, holder.disk, slot)
+            except ChunkDamagedError:
+                continue
+            copy = replace(stored.frame, type=FrameType.DATA, disk=self.disk)
+            return copy, stored.payload, replace(slot, type=FrameType.DATA, base=0)
+        raise PayloadError(UNKNOWN_REF, f"chunk {frame.chunk}: no earlier attempt has it")
+
+    def digest_prefixes(self, first: int, count: int) -> bytes | None:
+        """What earlier attempts hold of ``count`` chunks: the first 8 bytes of each digest, zeros where there is none.
+
+        None if there is no earlier attempt.
+        """
+        return digest_prefixes(self._bases, first, count) if self._bases else None
 
     @property
     def unsynced_bytes(self) -> int:
@@ -217,14 +308,16 @@ class DiskStaging:
         self._written = Bitmap(self.chunks, bytes(self._have))
         self._end = self._synced
         self._pack.truncate(self._end)
+        # Chunks that were sent anew after they had been dropped may have lost their old slots to what is gone.
+        self._slots_in_doubt = True
 
     def drop(self, chunks: Iterable[int]) -> None:
-        """Forgets chunks, durably, so that they are asked for again."""
+        """Forgets chunks, so that they are asked for again. Durable unless there is no room to note it."""
         with self._lock:
             for chunk in chunks:
-                for bitmap in (self._have, self._data, self._written):
+                for bitmap in (self._have, self._data, self._written, self._checked):
                     bitmap.clear_range(chunk, chunk + 1)
-        self.checkpoint()
+        self._checkpoint_if_possible()
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -266,42 +359,151 @@ class DiskStaging:
         """Where a data chunk lies. Raises ChunkDamagedError."""
         return self._index.read_slot(chunk)
 
-    def load(self, chunk: int, *, from_device: bool = False) -> StoredChunk:
-        """Reads a data chunk and proves that it is the one that was verified when it came. Raises ChunkDamagedError.
+    def slots(self) -> Iterator[Slot]:
+        """The slots of the data chunks, ascending. Raises ChunkDamagedError."""
+        return self._index.read_slots(self.data_bitmap())
 
-        ``from_device`` asks the kernel to forget its cached copy before reading.
-        """
+    def load(self, chunk: int) -> StoredChunk:
+        """Reads a data chunk and proves that it is the one that was verified when it came. Raises ChunkDamagedError."""
         slot = self.slot(chunk)
-        if from_device:
-            self._pack.forget_cache(slot.offset, HEADER + slot.length)
-        buf = self._pack.read(slot.offset, HEADER + slot.length)
-        payload = memoryview(buf)[HEADER:]
-        try:
-            frame = Frame.unpack(buf)
-        except FrameError as error:
-            raise ChunkDamagedError(chunk, str(error)) from None
-        if (frame.disk, frame.chunk, frame.digest, frame.run) != (self.disk, chunk, slot.digest, slot.raw_length):
-            raise ChunkDamagedError(chunk, "the record in the pack is not the one that the index speaks of")
-        if chunk_digest(payload) != slot.stored_digest:
-            raise ChunkDamagedError(chunk, "its payload in the pack has changed")
-        return StoredChunk(frame, payload)
+        holder, pack = self._holder(slot)
+        return _read_chunk(pack, holder.disk, slot)
 
-    def data_sectors(self) -> Iterator[tuple[int, int]]:
-        """The data chunks, ascending, each with its sectors in the VMDK. Raises ChunkDamagedError."""
-        for chunk in self.data_bitmap().indices():
-            yield chunk, self.slot(chunk).sectors
+    def _holder(self, slot: Slot) -> tuple[PackId, PackFile]:
+        """The pack in which the chunk of a slot lies. Raises ChunkDamagedError."""
+        if slot.base == 0:
+            return self._pack_id, self._pack
+        holder = self._numbers[slot.base - 1] if slot.base <= len(self._numbers) else None
+        pack = self._holders.get(holder) if holder is not None else None
+        if holder is None or pack is None:
+            raise ChunkDamagedError(slot.chunk, f"the pack of the earlier attempt that holds it is gone ({holder})")
+        return holder, pack
+
+    # --- verification -------------------------------------------------------------------------------------------
+
+    @property
+    def unchecked_bytes(self) -> int:
+        """Durable bytes of the pack that ``check_next`` has not come to yet."""
+        with self._lock:
+            return self._synced - self._checked_to
+
+    @property
+    def checked(self) -> Checked:
+        """How far the check has come. May be kept, and set after the disk was closed and opened again."""
+        with self._lock:
+            return Checked(bytes(self._checked), self._checked_to)
+
+    @checked.setter
+    def checked(self, value: Checked) -> None:
+        with self._lock:
+            if PACK_HEADER <= value.position <= self._synced:
+                self._checked = Bitmap(self.chunks, value.chunks)
+                self._checked.keep_where(self._have, 0, self.chunks)
+                self._checked_to = value.position
+
+    def check_next(self, most_bytes: int) -> list[ChunkDamagedError]:
+        """Reads about so many further bytes of the pack from the device, in its order, and checks their chunks.
+
+        What is durable never changes, so the check may run behind the copy. One thread at a time.
+        """
+        with self._lock:
+            position, end = self._checked_to, min(self._synced, self._checked_to + most_bytes)
+        damaged: list[ChunkDamagedError] = []
+        with self._readers() as readers:
+            own = readers[self._pack_id]
+            while position < end:
+                try:
+                    frame = Frame.unpack(own.read(position, HEADER))
+                except (FrameError, StagingError):
+                    # Where the next record begins is not known. What is not checked here is checked chunk by chunk.
+                    with self._lock:
+                        position = self._synced
+                    break
+                if not frame.is_run and frame.chunk < self.chunks and self.holds_data(frame.chunk):
+                    try:
+                        slot = self.slot(frame.chunk)
+                        if slot.base or slot.offset == position:
+                            self._check_slot(slot, readers)
+                    except ChunkDamagedError as error:
+                        damaged.append(error)
+                position += HEADER + body_length(frame)
+        with self._lock:
+            self._checked_to = position
+        return damaged
+
+    def check(self, chunks: Iterable[int]) -> list[ChunkDamagedError]:
+        """Reads these data chunks from the device and checks them, wherever they lie; those that are damaged."""
+        damaged: list[ChunkDamagedError] = []
+        with self._readers() as readers:
+            for chunk in chunks:
+                try:
+                    self._check_slot(self.slot(chunk), readers)
+                except ChunkDamagedError as error:
+                    damaged.append(error)
+        return damaged
+
+    def unchecked(self) -> Iterator[int]:
+        """The data chunks that were not checked, ascending."""
+        data = self.data_bitmap()
+        with self._lock:
+            checked = bytes(self._checked)
+        return data.without(Bitmap(self.chunks, checked)).indices()
+
+    def _check_slot(self, slot: Slot, readers: _Readers) -> None:
+        """Raises ChunkDamagedError."""
+        holder, _pack = self._holder(slot)
+        try:
+            record = readers[holder].read(slot.offset, HEADER + slot.length)
+        except StagingError as error:
+            raise ChunkDamagedError(slot.chunk, str(error)) from None
+        _prove(slot, holder.disk, record)
+        with self._lock:
+            if self._have[slot.chunk]:
+                self._checked.set_range(slot.chunk, slot.chunk + 1)
+
+    @contextmanager
+    def _readers(self) -> Iterator[_Readers]:
+        readers = _Readers({self._pack_id: self._pack, **self._holders})
+        try:
+            yield readers
+        finally:
+            readers.close()
 
     # --- index --------------------------------------------------------------------------------------------------
 
     def checkpoint(self) -> None:
         """Brings the index up to date, durably. Raises StagingFullError, StagingError."""
         with self._checkpointing:
+            if self._slots_in_doubt:
+                self._write_slots_again()
             with self._lock:
                 watermark, have, data = self._synced, bytes(self._have), bytes(self._data)
                 self._records = 0
-            self._index.write_checkpoint(watermark, have, data)
+            try:
+                self._index.write_checkpoint(watermark, have, data, self._numbers)
+            except StagingError:
+                # The kernel forgets which pages it could not write, slots among them.
+                self._slots_in_doubt = True
+                raise
             with self._lock:
                 self._watermark = watermark
+
+    def _write_slots_again(self) -> None:
+        """Makes the slots of everything after the last good checkpoint anew from the pack."""
+        with self._lock:
+            start, end = self._watermark, self._synced
+            self._slots_in_doubt = False
+        try:
+            for record in self._pack.scan(start, end):
+                try:
+                    slot = self._slot_of(record)
+                except PayloadError:
+                    continue
+                if slot is not None:
+                    self._index.write_slot(slot)
+        except StagingError:
+            self._slots_in_doubt = True
+            raise
 
     def _checkpoint_if_possible(self) -> None:
         """The index can wait: without room for it, the next opening reads more of the pack."""
@@ -316,16 +518,56 @@ class DiskStaging:
             self._checkpoint_if_possible()
         finally:
             self._index.close()
-            self._pack.close()
+            self._close_packs()
+
+    def _close_packs(self) -> None:
+        self._pack.close()
+        for base in self._bases:
+            base.close()
 
 
-def _verified_slot(frame: Frame, payload: bytes | bytearray | memoryview) -> Slot:
-    """The slot of a payload that was just verified, without its offset. Raises PayloadError."""
-    # First the digest of what is stored, then the check of what it inflates to: whatever happens to the bytes after
-    # the first shows in one of the two.
-    stored_digest = chunk_digest(payload)
-    verify_payload(frame, payload)
-    sectors = chunk_sectors(payload_grains(frame.codec, payload, frame.run))
+class _Readers(dict[PackId, DeviceReader]):
+    """A reader for each pack that chunks lie in, opened when it is needed first."""
+
+    def __init__(self, packs: Mapping[PackId, PackFile]) -> None:
+        super().__init__()
+        self._packs = packs
+
+    def __missing__(self, holder: PackId) -> DeviceReader:
+        self[holder] = reader = self._packs[holder].device()
+        return reader
+
+    def close(self) -> None:
+        """Closes what was opened."""
+        for reader in self.values():
+            reader.close()
+
+
+def _link_slot(frame: Frame, link: Link, number: int) -> Slot:
+    """The slot of a chunk that lies in the pack of an earlier attempt."""
     return Slot(
-        frame.chunk, 0, frame.length, frame.run, frame.codec, frame.type, sectors, frame.digest, stored_digest
+        frame.chunk, link.offset, link.length, frame.run, link.codec, FrameType.DATA, link.sectors, frame.digest,
+        link.stored_digest, number,
     )  # fmt: skip
+
+
+def _read_chunk(pack: PackFile, disk: int, slot: Slot) -> StoredChunk:
+    """Reads what a slot speaks of. ``disk`` is the index of the pack's disk. Raises ChunkDamagedError."""
+    try:
+        record = memoryview(pack.read(slot.offset, HEADER + slot.length))
+    except StagingError as error:
+        raise ChunkDamagedError(slot.chunk, str(error)) from None
+    return StoredChunk(_prove(slot, disk, record), record[HEADER:])
+
+
+def _prove(slot: Slot, disk: int, record: memoryview) -> Frame:
+    """The header of a record that is what its slot speaks of. Raises ChunkDamagedError."""
+    try:
+        frame = Frame.unpack(record)
+    except FrameError as error:
+        raise ChunkDamagedError(slot.chunk, str(error)) from None
+    if (frame.disk, frame.chunk, frame.digest, frame.run) != (disk, slot.chunk, slot.digest, slot.raw_length):
+        raise ChunkDamagedError(slot.chunk, "the record in the pack is not the one that the index speaks of")
+    if not is_unchanged(slot, record[HEADER:]):
+        raise ChunkDamagedError(slot.chunk, "its payload in the pack has changed")
+    return frame

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import errno
 
+#: The reason for which a REF frame is refused, as it stands in answers.
+UNKNOWN_REF = "unknown-ref"
+
 
 class StagingError(RuntimeError):
     """Content could not be kept or read; the text names the file and the cause."""
