@@ -11,6 +11,7 @@ from pathlib import Path
 from coldmig_agent import __version__, fence, inspection
 from coldmig_agent.discovery import cpu, disks, dmi, firmware, memory, nics, tpm
 from coldmig_agent.discovery.disks import Source
+from coldmig_agent.freespace.survey import survey
 from coldmig_agent.interfaces import all_states
 from coldmig_agent.machine import Guest, Machine, Nic
 from coldmig_agent.text import human_bytes
@@ -31,7 +32,7 @@ class Roots:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The description that is sent, and the disks that it speaks of."""
+    """The description that is sent, and the disks that it speaks of, with their free maps."""
 
     machine: Machine
     sources: tuple[Source, ...]
@@ -65,6 +66,8 @@ def discover(roots: Roots, images: Sequence[Path] = ()) -> Found:
     notices += tpm.notices(roots.sys, sources)
     guest, more = inspection.inspect(sources, kind)
     notices += more
+    surveyed = survey(sources)
+    notices += surveyed.notices
     addresses = [address for state in all_states(roots.sys, roots.proc) for address in state.addresses]
     identity = tables.system.uuid
     machine = Machine(
@@ -79,13 +82,13 @@ def discover(roots: Roots, images: Sequence[Path] = ()) -> Found:
         cpu=cpu.read(roots.sys, roots.proc),
         memory_bytes=memory.read(roots.sys, roots.proc, tables.memory_bytes),
         nics=tuple(found_nics),
-        disks=tuple(source.disk for source in sources),
+        disks=tuple(source.disk for source in surveyed.sources),
         guest=guest,
         addresses=tuple(addresses[:64]),
         name=machine_name(guest, addresses, found_nics),
         warnings=tuple(notices[:MAX_NOTICES]),
     )
-    return Found(machine, tuple(sources))
+    return Found(machine, surveyed.sources)
 
 
 def summary(machine: Machine) -> list[str]:
@@ -99,5 +102,6 @@ def summary(machine: Machine) -> list[str]:
     ]
     for disk in machine.disks:
         what = " ".join(part for part in (disk.model, disk.serial) if part)
-        lines.append(f"disk {disk.index}: {disk.path} {human_bytes(disk.size_bytes)} {what}".rstrip())
+        used = f", {human_bytes(disk.used_bytes)} to copy" if disk.used_bytes is not None else ""
+        lines.append(f"disk {disk.index}: {disk.path} {human_bytes(disk.size_bytes)}{used} {what}".rstrip())
     return lines

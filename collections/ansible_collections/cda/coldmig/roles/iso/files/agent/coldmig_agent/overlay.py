@@ -101,14 +101,21 @@ def _snapshot(origin: Path, size_bytes: int) -> Iterator[Path]:
 
 
 @contextmanager
+def read_only_loop(path: Path, start_bytes: int, size_bytes: int) -> Iterator[Path]:
+    """A block device that shows a part of a disk or image and cannot be written to. Raises :class:`OverlayError`."""
+    area = ("--read-only", "--offset", str(start_bytes), "--sizelimit", str(size_bytes), str(path))
+    with _loop(*area) as device:
+        yield device
+
+
+@contextmanager
 def view(path: Path, start_bytes: int, size_bytes: int, fstype: str, *, replay: bool) -> Iterator[View]:
     """A view of ``size_bytes`` bytes at ``start_bytes`` of a disk or image, gone again when the block is left.
 
     ``replay`` asks for the snapshot; without it the journal is left alone. Raises :class:`OverlayError`.
     """
-    area = ("--read-only", "--offset", str(start_bytes), "--sizelimit", str(size_bytes), str(path))
     driver = _DRIVER.get(fstype, fstype)
-    with _loop(*area) as origin:
+    with read_only_loop(path, start_bytes, size_bytes) as origin:
         if not replay:
             yield View(origin, driver, _NO_REPLAY.get(fstype, ""))
             return

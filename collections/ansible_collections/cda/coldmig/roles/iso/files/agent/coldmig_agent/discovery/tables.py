@@ -89,7 +89,7 @@ def _dos(read: ReadAt, sector: bytes, sector_size: int, disk_bytes: int) -> list
     return entries
 
 
-def _gpt(read: ReadAt, lba: int, sector_size: int, disk_bytes: int) -> list[TableEntry] | None:
+def read_gpt(read: ReadAt, lba: int, sector_size: int, disk_bytes: int) -> list[TableEntry] | None:
     """Entries of the table whose header is at ``lba``; None where header or entries are damaged."""
     header = read(lba * sector_size, 512)
     if len(header) < 92 or header[:8] != b"EFI PART":
@@ -119,6 +119,15 @@ def _gpt(read: ReadAt, lba: int, sector_size: int, disk_bytes: int) -> list[Tabl
     return entries
 
 
+def read_mbr(read: ReadAt) -> list[tuple[int, int, int]]:
+    """Type, first sector and number of sectors of the MBR's own partitions, without the one that protects a GPT."""
+    sector = read(0, 512)
+    if sector[510:512] != b"\x55\xaa":
+        return []
+    slots = [_mbr_entry(sector, slot)[:3] for slot in range(4)]
+    return [slot for slot in slots if slot[0] not in {0, _MBR_PROTECTIVE} and slot[2]]
+
+
 def read_table(read: ReadAt, disk_bytes: int, sector_size: int) -> Table:
     """The disk's partition table. A damaged primary GPT is replaced by the backup at the end of the disk."""
     sector = read(0, 512)
@@ -126,10 +135,10 @@ def read_table(read: ReadAt, disk_bytes: int, sector_size: int) -> Table:
     kinds = {_mbr_entry(sector, slot)[0] for slot in range(4)} if signed else set()
     boot_code = signed and any(sector[:440])
     if _MBR_PROTECTIVE in kinds or not signed:
-        entries = _gpt(read, 1, sector_size, disk_bytes)
+        entries = read_gpt(read, 1, sector_size, disk_bytes)
         damaged = entries is None and _MBR_PROTECTIVE in kinds
         if damaged:
-            entries = _gpt(read, disk_bytes // sector_size - 1, sector_size, disk_bytes)
+            entries = read_gpt(read, disk_bytes // sector_size - 1, sector_size, disk_bytes)
         return Table("gpt" if entries is not None else None, tuple(entries or ()), boot_code, damaged)
     # A FAT or NTFS boot sector has the same signature and no table: there the slots hold program code.
     flags = {sector[446 + 16 * slot] for slot in range(4)}
