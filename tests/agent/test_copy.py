@@ -6,68 +6,23 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from agent_lab import MIB, empty_image
+from copy_lab import Session
 
-from coldmig_agent.api import ControlClient, Enrolment, FramesAnswer
-from coldmig_agent.config import Config, parse_config
-from coldmig_agent.copying import reader, sender
 from coldmig_agent.copying.channel import Channel, Closed
 from coldmig_agent.copying.engine import Copier, CopyError
 from coldmig_agent.copying.planner import Backoff, count_set, has_all, missing_ranges
 from coldmig_agent.copying.progress import DiskProgress
-from coldmig_agent.copying.reader import DataChunk, DiskReader, ZeroChunks
-from coldmig_agent.copying.sender import CopyStopped, SessionLost, StateChanged, make_entry
-from coldmig_agent.discovery.disks import Source, read_image_files
-from coldmig_agent.machine import Cpu, Guest, Machine
-from coldmig_agent.site import Site
-from coldmig_wire.frames import CHUNK, HEADER, Frame, FrameType
-from coldmig_wire.grains import decode_chunk
+from coldmig_agent.copying.sender import CopyStopped, SessionLost, StateChanged
+from coldmig_wire.frames import HEADER
 from support.gateway import Gateway
 from support.images import mixed_image, sha256
 from support.relay import Relay
-
-
-def machine_of(sources: Sequence[Source]) -> Machine:
-    return Machine(
-        agent_version="0", smbios_uuid=None, vendor="", product="", serial="", firmware="bios", secure_boot=None,
-        live_boot_firmware="bios", cpu=Cpu(1, 1, 1, ""), memory_bytes=1 << 30, nics=(),
-        disks=tuple(source.disk for source in sources), guest=Guest(), addresses=(), name="source",
-    )  # fmt: skip
-
-
-class Session:
-    """A registered machine with image files as disks."""
-
-    def __init__(self, gateway: Gateway, name: str, images: Sequence[Path], *, url: str | None = None) -> None:
-        import json
-
-        self.gateway = gateway
-        self.config: Config = parse_config(json.dumps(gateway.iso(name, url=url)).encode())
-        self.site = Site(self.config.site)
-        self.sources = read_image_files(images)
-        self.control = ControlClient(self.site)
-        self.enrolment: Enrolment = self.control.enrol(
-            self.config.credential, machine_of(self.sources), f"boot-of-{name}"
-        )
-        self.stop = threading.Event()
-        self.problems: list[str | None] = []
-        self.copier = Copier(self.site, self.enrolment.session_token, self.sources, self.stop, self.problems.append)
-
-    def wait_for(self, state: str) -> Any:
-        """The migration once it is in a state."""
-        deadline = time.monotonic() + 60
-        while True:
-            migration = self.gateway.migration(self.enrolment.migration_id)
-            if migration["state"] == state:
-                return migration
-            assert time.monotonic() < deadline, migration["state"]
-            time.sleep(0.1)
 
 
 @pytest.fixture
@@ -93,7 +48,8 @@ def test_two_disks_arrive_as_they_were(gateway: Gateway, tmp_path: Path) -> None
         assert sha256(image) == before[index]
     views = [item.view() for item in session.copier.progress.values()]
     assert [view.fraction for view in views] == [1.0, 1.0]
-    assert [view.read_bytes for view in views] == [path.stat().st_size for path in images]
+    # What the file systems of the images never stored is not read; everything else once.
+    assert all(0 < view.read_bytes <= path.stat().st_size for view, path in zip(views, images, strict=True))
 
 
 def test_zeros_are_not_sent(gateway: Gateway, tmp_path: Path) -> None:
@@ -155,9 +111,7 @@ def test_a_killed_gateway_is_waited_for_and_nothing_durable_is_lost(own_gateway:
 def test_what_the_site_has_is_not_read_again(gateway: Gateway, tmp_path: Path) -> None:
     session = Session(gateway, "again", [mixed_image(tmp_path / "disk.img", 30, 7)])
     session.copier.run(1)
-    again = Copier(
-        session.site, session.enrolment.session_token, session.sources, session.stop, session.problems.append
-    )
+    again = session.again()
     again.run(1)
     view = again.progress[0].view()
     assert (view.read_bytes, view.done_chunks) == (0, 30)
@@ -195,122 +149,6 @@ def test_a_site_with_other_disks_is_refused(gateway: Gateway, tmp_path: Path) ->
     (disk,) = state.disks
     with pytest.raises(CopyError, match="this machine has"):
         session.copier.check_session(replace(state, disks=(replace(disk, size_bytes=MIB),)))
-
-
-def drain(items: Channel[reader.Item], buffers: Channel[bytearray]) -> list[tuple[str, int, int]]:
-    items.end()
-    found = []
-    while True:
-        try:
-            item = items.take()
-        except Closed:
-            return found
-        if isinstance(item, ZeroChunks):
-            found.append(("zero", item.chunk, item.run))
-        else:
-            found.append(("data", item.chunk, item.length))
-            buffers.put(item.buffer)
-
-
-def pool(size: int = 64) -> tuple[Channel[bytearray], Channel[reader.Item]]:
-    buffers: Channel[bytearray] = Channel(size)
-    for _ in range(size):
-        buffers.put(bytearray(CHUNK))
-    return buffers, Channel(size)
-
-
-def test_zero_chunks_are_merged_to_runs_within_what_is_missing(tmp_path: Path) -> None:
-    image = empty_image(tmp_path / "disk.img", 20 * MIB + 512)
-    with image.open("r+b") as file:
-        file.seek(5 * MIB + 77)
-        file.write(b"x")
-    buffers, items = pool()
-    with DiskReader(0, image, 20 * MIB + 512) as disk:
-        disk.read_all([range(10), range(12, 21)], buffers, items, lambda _: None)
-    assert drain(items, buffers) == [("zero", 0, 5), ("data", 5, MIB), ("zero", 6, 4), ("zero", 12, 9)]
-
-
-def test_a_read_error_loses_only_the_piece_it_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = tmp_path / "disk.img"
-    image.write_bytes(b"\x11" * (2 * MIB))
-    bad = MIB + 5000
-
-    def damaged(fd: int, buffers: list[memoryview], offset: int) -> int:
-        import os
-
-        if offset <= bad < offset + len(buffers[0]):
-            raise OSError(5, "Input/output error")
-        data = os.pread(fd, len(buffers[0]), offset)
-        buffers[0][: len(data)] = data
-        return len(data)
-
-    monkeypatch.setattr(reader.os, "preadv", damaged)
-    buffers, items = pool(4)
-    with DiskReader(0, image, 2 * MIB) as disk:
-        disk.read_all([range(2)], buffers, items, lambda _: None)
-    good, lost = items.take(), items.take()
-    assert isinstance(good, DataChunk)
-    assert isinstance(lost, DataChunk)
-    assert (good.unreadable, lost.unreadable) == (0, 4096)
-    assert lost.buffer.count(0) == 4096
-    frame = Frame.unpack(make_entry(lost).data)
-    assert frame.type is FrameType.UNREADABLE
-
-
-def test_a_disk_that_ends_early_is_unreadable_and_not_zero(tmp_path: Path) -> None:
-    image = empty_image(tmp_path / "disk.img", 2 * MIB)
-    image.write_bytes(b"\x11" * MIB)
-    buffers, items = pool(4)
-    with DiskReader(0, image, 2 * MIB) as disk:
-        disk.read_all([range(2)], buffers, items, lambda _: None)
-    items.take()
-    lost = items.take()
-    assert isinstance(lost, DataChunk)
-    assert lost.unreadable == MIB
-
-
-def test_a_short_last_chunk_is_framed_with_its_own_length() -> None:
-    buffer = bytearray(b"z" * CHUNK)
-    entry = make_entry(DataChunk(3, 7, 5000, buffer))
-    frame = Frame.unpack(entry.data)
-    assert (frame.disk, frame.chunk, frame.run) == (3, 7, 5000)
-    assert decode_chunk(entry.data[HEADER:], 5000) == b"z" * 5000
-
-
-def batch_sizes(monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[int]:
-    """Bytes of each request when every request takes ``seconds``."""
-    now = [0.0]
-    monkeypatch.setattr(sender.time, "monotonic", lambda: now[0])
-    sizes: list[int] = []
-
-    class Link:
-        def send(self, parts: Sequence[bytes]) -> FramesAnswer:
-            now[0] += seconds
-            sizes.append(sum(map(len, parts)))
-            return FramesAnswer(len(parts), ())
-
-        def close(self) -> None:
-            pass
-
-    buffers, items = pool(64)
-    for chunk in range(60):
-        buffer = buffers.take()
-        buffer[:] = random.Random(chunk).randbytes(CHUNK)
-        items.put(DataChunk(0, chunk, CHUNK, buffer))
-    items.end()
-    progress = {0: DiskProgress(0, 60 * MIB, 60)}
-    link: Any = Link()
-    sender.Sender(link, items, buffers, progress, threading.Event(), 14 * MIB, lambda _: None).run()
-    return sizes
-
-
-def test_batches_are_small_on_a_slow_link_and_grow_to_their_limit_on_a_fast_one(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    slow = batch_sizes(monkeypatch, 30)
-    assert slow[-1] < 2 * MIB
-    fast = batch_sizes(monkeypatch, 0.1)
-    assert 13 * MIB < max(fast) < 16 * MIB
 
 
 def test_missing_ranges_are_those_without_a_bit() -> None:
@@ -371,4 +209,4 @@ def test_an_aborted_channel_wakes_both_sides() -> None:
     thread.join(5)
     assert errors == ["closed"]
     with pytest.raises(Closed):
-        channel.take()
+        channel.get(1)

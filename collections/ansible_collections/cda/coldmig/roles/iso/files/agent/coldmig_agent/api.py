@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from coldmig_agent.machine import Machine
-from coldmig_agent.site import CONTROL_TIMEOUT, DATA_TIMEOUT, Connection, NotASiteError, Site
+from coldmig_agent.site import CONTROL_TIMEOUT, DATA_TIMEOUT, Connection, NotASiteError, Site, TcpInfo
 from coldmig_agent.text import clean
 
 STATES = frozenset({"waiting", "confirmed", "copying", "copied", "importing", "finished", "failed", "canceled"})
@@ -43,8 +43,16 @@ class DiskState:
 
 
 @dataclass(frozen=True, slots=True)
+class Queue:
+    """This machine's turn when the site copies as many machines as it may: ``place`` of ``waiting``."""
+
+    place: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
 class SessionState:
-    """What the site says about this migration now."""
+    """What the site says about this migration now. ``codecs``: in which forms it takes chunks."""
 
     state: str
     reason: str
@@ -52,6 +60,9 @@ class SessionState:
     poll_seconds: int
     disks: tuple[DiskState, ...]
     connections: int
+    skip_free: bool = True
+    codecs: tuple[str, ...] = ("grains",)
+    queue: Queue | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +119,18 @@ class _Answer:
             raise self._wrong(key)
         return int(max(low, min(high, value)))
 
+    def texts(self, key: str, most: int) -> Sequence[str]:
+        value = self._data.get(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or len(value) > most or not all(isinstance(item, str) for item in value):
+            raise self._wrong(key)
+        return [clean(item, 40) for item in value]
+
+    def inner(self, key: str) -> _Answer | None:
+        value = self._data.get(key)
+        return None if value is None else _Answer(value, f"{self._what}.{key}")
+
     def items(self, key: str, most: int) -> Sequence[_Answer]:
         value = self._data.get(key)
         if not isinstance(value, list) or len(value) > most:
@@ -153,7 +176,15 @@ def parse_session(body: bytes) -> SessionState:
         poll_seconds=answer.clipped("poll_seconds", 1, 300, 5),
         disks=disks,
         connections=answer.clipped("connections", 1, MAX_CONNECTIONS, 4),
+        skip_free=answer.text("skip_free", 20) != "never",
+        codecs=tuple(answer.texts("codecs", 16)) or ("grains",),
+        queue=_queue(answer),
     )
+
+
+def _queue(answer: _Answer) -> Queue | None:
+    found = answer.inner("queue")
+    return None if found is None else Queue(found.whole("place", 1, 1 << 31), found.whole("waiting", 1, 1 << 31))
 
 
 def parse_frames_answer(body: bytes) -> FramesAnswer:
@@ -194,6 +225,10 @@ class ControlClient:
         """Tell the site how far the copy is."""
         self._post("/session/progress", token, report)
 
+    def unreadable(self, token: str, disks: Sequence[Mapping[str, object]]) -> None:
+        """Tell the site which places of which disks could not be read; replaces what was said of these disks."""
+        self._post("/session/unreadable", token, {"disks": disks})
+
     def failure(self, token: str, reason: str, detail: str) -> None:
         """Give up: the migration becomes ``failed`` with this reason."""
         self._post("/session/failure", token, {"reason": reason, "detail": detail})
@@ -218,12 +253,34 @@ class DataClient:
             raise NotASiteError(f"the site's bitmap of disk {disk} has {len(body)} bytes instead of {size}")
         return body
 
-    def send(self, parts: Sequence[bytes]) -> FramesAnswer:
+    def known(self, disk: int, first: int, count: int) -> bytes | None:
+        """8 bytes of digest for each of ``count`` chunks from ``first`` on that earlier attempts hold, else 8 zeros.
+
+        None when there is no earlier attempt.
+        """
+        size = count * 8
+        path = f"/data/v1/disks/{disk}/known?first={first}&count={count}"
+        body = self._connection.request("GET", path, token=self._token, limit=size)
+        if not body:
+            return None
+        if len(body) != size:
+            raise NotASiteError(f"the site knows {len(body)} bytes of disk {disk} instead of {size}")
+        return body
+
+    def send(self, parts: Sequence[bytes | memoryview]) -> FramesAnswer:
         """Send frames; the answer comes when what it counts is on the site's disk."""
         body = self._connection.request(
             "POST", "/data/v1/frames", token=self._token, body=parts, content_type=FRAMES_TYPE, limit=1 << 20
         )
         return parse_frames_answer(body)
+
+    def tcp_info(self) -> TcpInfo | None:
+        """What the kernel knows of the connection; for any thread."""
+        return self._connection.info()
+
+    def cut(self) -> None:
+        """End the request that is under way; for any thread."""
+        self._connection.cut()
 
     def close(self) -> None:
         """Close the connection."""

@@ -24,7 +24,7 @@ LOG = logging.getLogger("coldmig_agent")
 
 DEFAULT_CONFIG = Path("/run/coldmig/config.json")
 DEFAULT_CONSOLES = (Path("/dev/tty1"), Path("/dev/ttyS0"))
-_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,11 +57,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bound_memory() -> None:
-    """glibc: few arenas, and freed buffers go back to the kernel at once; the live system has 768 MiB in all."""
+    """glibc: few arenas, and what is freed goes back to the kernel; the live system has 768 MiB in all.
+
+    Not at once: pages that are given back with every chunk and faulted in again cost as much as digesting it.
+    """
     try:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_ARENA_MAX, 2)
-        libc.mallopt(_M_MMAP_THRESHOLD, 256 << 10)
+        libc.mallopt(_M_MMAP_THRESHOLD, 4 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 16 << 20)
     except (OSError, AttributeError):
         LOG.debug("no mallopt here")
 

@@ -29,6 +29,8 @@ PROGRESS_SECONDS = 10.0
 #: Kernel messages may have been written over the screen: it is drawn anew at least this often.
 REDRAW_SECONDS = 10.0
 _BAR = 20
+#: Disks for which the screen has room for a second line.
+_FEW_DISKS = 3
 _MAX_PENDING = 32 << 10
 _VIRTUAL_CONSOLE = re.compile(r"^/dev/tty[0-9]+$")
 _COPY_PHASES = frozenset({Phase.COPYING, Phase.VERIFYING})
@@ -50,12 +52,23 @@ def disk_line(view: DiskView) -> str:
     return "  ".join(parts)
 
 
+def savings_line(view: DiskView) -> str:
+    """``disk 0: 1.1 GiB free, 2.0 GiB at the site from before``; empty where nothing was saved."""
+    saved = [
+        f"{human_bytes(size)} {what}"
+        for size, what in ((view.skipped_bytes, "free"), (view.reused_chunks << 20, "at the site from before"))
+        if size
+    ]
+    return f"disk {view.index}: {', '.join(saved)}" if saved else ""
+
+
 def advice(snapshot: Snapshot) -> str:
     """What the person in front of the console should do now; empty when there is nothing to do but wait."""
     if snapshot.problem:
         return "The agent keeps trying by itself; nothing on this machine is changed."
     return {
         Phase.WAITING: "Somebody has to confirm the migration at the site; this screen follows by itself.",
+        Phase.QUEUED: "The site copies as many machines as it may at once. Leave this machine running; its turn comes.",
         Phase.COPYING: "Leave this machine running. Its disks are only read.",
         Phase.VERIFYING: "Leave this machine running until the site has verified the copy.",
         Phase.DONE: "You can power off this machine now.",
@@ -82,9 +95,13 @@ def render(snapshot: Snapshot, width: int = 80, height: int = 25) -> list[str]:
     if snapshot.phase in _COPY_PHASES:
         shown = snapshot.disks[:8]
         bottom += [f" {disk_line(view)}" for view in shown]
+        if len(shown) <= _FEW_DISKS:
+            bottom += [f" {line}" for view in shown if (line := savings_line(view))]
         if len(snapshot.disks) > len(shown):
             done = sum(view.done_chunks == view.total_chunks for view in snapshot.disks)
             bottom.append(f" ... {len(snapshot.disks)} disks in all, {done} complete")
+        if snapshot.copy and snapshot.phase is Phase.COPYING:
+            bottom += textwrap.wrap(snapshot.copy, width, initial_indent=" ", subsequent_indent=" ")
     if snapshot.problem:
         bottom += ["", *_field("PROBLEM", snapshot.problem, width)]
     help_text = advice(snapshot)
@@ -183,6 +200,9 @@ class LineConsole:
             snapshot = status.snapshot()
             if snapshot.phase in _COPY_PHASES:
                 lines += [disk_line(view) for view in snapshot.disks]
+                lines += [line for view in snapshot.disks if (line := savings_line(view))]
+                if snapshot.copy and snapshot.phase is Phase.COPYING:
+                    lines.append(snapshot.copy)
         self._device.write("".join(f"coldmig: {line}\r\n" for line in lines))
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from coldmig_agent import discover, fence, network
 from coldmig_agent.api import ControlClient, Enrolment, SessionState
 from coldmig_agent.config import Config
+from coldmig_agent.copying.controller import Plan
 from coldmig_agent.copying.engine import Copier, CopyError
 from coldmig_agent.copying.planner import Backoff
 from coldmig_agent.copying.sender import CopyStopped, SessionLost
@@ -166,8 +167,20 @@ class Agent:
         token = enrolment.session_token
         halt = threading.Event()
         status = self.status
-        copier = Copier(site, token, found.sources, halt, status.problem, on_pass=lambda: status.phase(Phase.COPYING))
-        self.status.watch_disks(lambda: [item.view() for item in copier.progress.values()])
+        copier = Copier(
+            site,
+            token,
+            found.sources,
+            halt,
+            status.problem,
+            on_pass=lambda: status.phase(Phase.COPYING),
+            note=status.event,
+            sys=self.roots.sys,
+        )
+        self.status.watch_disks(
+            lambda: [item.view() for item in copier.progress.values()], lambda: describe_plan(copier.plan)
+        )
+        bad_places = _BadPlaces(token, copier)
         while True:
             session = self._session(control, token)
             if session.state in _COMPLETE:
@@ -178,8 +191,10 @@ class Agent:
                 raise EndedError(phase, ": ".join(part for part in (session.reason, session.message) if part))
             if session.state == "waiting":
                 self.status.phase(Phase.WAITING)
+            elif session.queue is not None and session.state == "confirmed":
+                self.status.phase(Phase.QUEUED, f"{session.queue.place} of {session.queue.waiting}")
             else:
-                self._copy(site, control, token, copier, halt, session)
+                self._copy(site, control, token, copier, halt, session, bad_places)
             self.sleep(min(session.poll_seconds, VERIFY_SECONDS) if self._verifying() else session.poll_seconds)
 
     def _verifying(self) -> bool:
@@ -193,12 +208,13 @@ class Agent:
         copier: Copier,
         halt: threading.Event,
         session: SessionState,
+        bad_places: _BadPlaces,
     ) -> None:
         """Bring everything to the site that it does not have. Returns too when the site wants no more chunks."""
         halt.clear()
         try:
             copier.check_session(session)
-            with _Reporter(site, token, copier, self, halt):
+            with _Reporter(site, token, copier, self, halt, bad_places):
                 copier.run(session.connections)
         except SessionLost as error:
             raise _session_lost() from error
@@ -212,6 +228,7 @@ class Agent:
             raise EndedError(Phase.FAILED, str(error)) from error
         else:
             self.status.phase(Phase.VERIFYING)
+            bad_places.report(control)
 
     def _give_up(self, control: ControlClient, token: str, reason: str, detail: str) -> None:
         """Tell the site that this migration fails; not for ever, the console says it anyway."""
@@ -233,10 +250,58 @@ def _session_lost() -> EndedError:
     )
 
 
+class _BadPlaces:
+    """Tells the site which places could not be read, as often as that changes, until it knows."""
+
+    def __init__(self, token: str, copier: Copier) -> None:
+        self._token = token
+        self._unreadable = copier.unreadable
+        self._lock = threading.Lock()
+        self._reported = 0
+
+    def report(self, control: ControlClient) -> None:
+        """Report what is new. A site that cannot take it now is told the next time."""
+        with self._lock:
+            if self._unreadable.version == self._reported:
+                return
+            version, disks = self._unreadable.report()
+            try:
+                control.unreadable(self._token, disks)
+            except SiteError as error:
+                LOG.warning("reporting unreadable places: %s", error)
+            else:
+                self._reported = version
+
+
+#: What limits the copy, as the person at the console reads it.
+_LIMITS = {
+    "disk": "this machine's disk limits the speed",
+    "cpu": "this machine's processors limit the speed",
+    "link": "the link to the site limits the speed",
+    "site": "the site limits the speed",
+}
+
+
+def describe_plan(plan: Plan | None) -> str:
+    """``the link to the site limits the speed; 4 connections, zstd-3``; empty before anything is known."""
+    if plan is None or plan.limited_by is None:
+        return ""
+    return f"{_LIMITS[plan.limited_by]}; {plan.connections} connection{'s' * (plan.connections != 1)}, {plan.codec}"
+
+
 class _Reporter:
     """While the copy runs: reports progress to the site and stops the copy when the migration has ended there."""
 
-    def __init__(self, site: Site, token: str, copier: Copier, agent: Agent, halt: threading.Event) -> None:
+    def __init__(  # noqa: PLR0917 - the parts of one session
+        self,
+        site: Site,
+        token: str,
+        copier: Copier,
+        agent: Agent,
+        halt: threading.Event,
+        bad_places: _BadPlaces,
+    ) -> None:
+        self._bad_places = bad_places
         self._control = ControlClient(site)
         self._token = token
         self._copier = copier
@@ -269,6 +334,7 @@ class _Reporter:
                 LOG.info("asking for the state: %s", error)
 
     def _report(self) -> None:
+        self._bad_places.report(self._control)
         try:
             self._control.progress(self._token, self.report())
         except SiteError as error:
@@ -288,12 +354,24 @@ class _Reporter:
                     "done_chunks": view.done_chunks,
                     "bytes_per_second": view.bytes_per_second,
                     "seconds_left": view.seconds_left,
+                    "skipped_bytes": view.skipped_bytes,
+                    "reused_chunks": view.reused_chunks,
+                    "unreadable_bytes": view.unreadable_bytes,
                     "kernel_writes": {"ios": counters.ios, "sectors": counters.sectors},
                 }
             )
         lost = sum(view.unreadable_bytes for view in snapshot.disks)
         message = snapshot.problem or (f"{lost} bytes of the source could not be read" if lost else "")
-        return {"phase": snapshot.phase.value, "message": message, "disks": disks}
+        plan, sampled = self._copier.plan, self._copier.sampled
+        return {
+            "phase": snapshot.phase.value,
+            "message": message,
+            "disks": disks,
+            "limited_by": plan.limited_by if plan else None,
+            "connections": plan.connections if plan else 0,
+            "codec": plan.codec if plan else None,
+            "sample": {"checked": sampled.checked, "mismatched": sampled.mismatched} if sampled else None,
+        }
 
 
 Poweroff = Callable[[], None]

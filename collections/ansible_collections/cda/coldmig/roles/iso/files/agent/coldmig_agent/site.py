@@ -7,12 +7,15 @@ Every failure becomes a :class:`SiteError` whose text is a sentence for the pers
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import socket
 import ssl
+import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from coldmig_agent import __version__
@@ -21,10 +24,18 @@ from coldmig_agent.text import clean
 
 CONTROL_TIMEOUT = 20.0
 DATA_TIMEOUT = 120.0
+#: For the way to the site and TLS: whoever does not answer then is tried again from the beginning.
+CONNECT_TIMEOUT = 20.0
 #: A control answer describes one migration; anything longer is not from a site.
 MAX_ANSWER = 4 << 20
 #: Idle connections are closed by gateways and by firewalls on the way; a fresh one costs a round trip or two.
 IDLE_SECONDS = 20.0
+#: What one write to the connection may hold: the timeout covers a whole write, and a slow link must not run into it.
+_PIECE = 256 << 10
+#: Smaller parts of a body are sent together with their neighbours.
+_SMALL = 16 << 10
+#: A peer that does not answer while nothing is under way is given up after 15 + 3 x 5 seconds.
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 
 # OpenSSL's x509_vfy.h; the ssl module has no name for it. A source machine's clock is often years off, and the trust
 # anchor is the one certificate on the ISO, so a date proves nothing here.
@@ -124,8 +135,55 @@ def problem_from(status: int, body: bytes) -> SiteError:
     return ProblemError(status, slug, text, cast(Mapping[str, object], document))
 
 
+@dataclass(frozen=True, slots=True)
+class TcpInfo:
+    """What the kernel knows of a connection (struct tcp_info in linux/tcp.h). Times only grow while it is open."""
+
+    socket: int
+    unacknowledged: bool
+    silent_seconds: float
+    #: With unsent or unacknowledged data, and of that: because the peer's window was closed.
+    busy_seconds: float
+    unread_seconds: float
+    rtt_seconds: float
+
+
+def tcp_info(sock: socket.socket) -> TcpInfo | None:
+    """Ask the kernel; None where it does not say or the connection has gone."""
+    try:
+        data = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        number = sock.fileno()
+    except OSError:
+        return None
+    if len(data) < 192 or number < 0:
+        return None
+    (unacked,) = struct.unpack_from("I", data, 24)
+    (last_ack_ms,) = struct.unpack_from("I", data, 56)
+    (rtt_us,) = struct.unpack_from("I", data, 68)
+    (unsent,) = struct.unpack_from("I", data, 144)
+    busy_us, unread_us = struct.unpack_from("QQ", data, 168)
+    return TcpInfo(number, bool(unacked or unsent), last_ack_ms / 1e3, busy_us / 1e6, unread_us / 1e6, rtt_us / 1e6)
+
+
+def _pieces(body: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    """The body in pieces that are worth a write each and none of which is large."""
+    small: list[bytes | memoryview] = []
+    for part in body:
+        if len(part) < _SMALL:
+            small.append(part)
+            continue
+        if small:
+            yield b"".join(small)
+            small.clear()
+        view = memoryview(part)
+        for start in range(0, len(view), _PIECE):
+            yield view[start : start + _PIECE]
+    if small:
+        yield b"".join(small)
+
+
 class Connection:
-    """One reusable connection to the site. Not for use by two threads at once."""
+    """One reusable connection to the site. Not for use by two threads at once, but for :meth:`cut` and :meth:`info`."""
 
     def __init__(self, config: SiteConfig, context: ssl.SSLContext, timeout: float) -> None:
         self._config = config
@@ -147,7 +205,7 @@ class Connection:
             site, proxy = self._config.endpoint, self._config.proxy
             first = proxy or site
             connection = http.client.HTTPSConnection(
-                first.host, first.port, context=self._context, timeout=self._timeout
+                first.host, first.port, context=self._context, timeout=min(CONNECT_TIMEOUT, self._timeout)
             )
             if proxy is not None:
                 headers = {}
@@ -155,8 +213,26 @@ class Connection:
                     pair = f"{proxy.user}:{proxy.password or ''}".encode()
                     headers["Proxy-Authorization"] = "Basic " + base64.b64encode(pair).decode()
                 connection.set_tunnel(site.host, site.port, headers)
+            connection.connect()
+            connection.sock.settimeout(self._timeout)
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE:
+                connection.sock.setsockopt(socket.IPPROTO_TCP, option, value)
             self._http = connection
         return self._http
+
+    def info(self) -> TcpInfo | None:
+        """What the kernel knows of the connection that is open now, if one is."""
+        sock = getattr(self._http, "sock", None)
+        return tcp_info(sock) if sock is not None else None
+
+    def cut(self) -> None:
+        """End what is open now, from another thread: whoever waits for it gets an error."""
+        sock = getattr(self._http, "sock", None)
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                # Not SSLSocket's own method, which would take the TLS state away under the other thread's feet.
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     def request(
         self,
@@ -164,14 +240,14 @@ class Connection:
         path: str,
         *,
         token: str,
-        body: Sequence[bytes] = (),
+        body: Sequence[bytes | memoryview] = (),
         content_type: str | None = None,
         extra: Mapping[str, str] | None = None,
         limit: int = MAX_ANSWER,
     ) -> bytes:
         """Send one request and return the answer's body, at most ``limit`` bytes of it.
 
-        ``body`` is sent part by part with its exact length stated before. Raises :class:`SiteError`; the connection is
+        ``body`` is sent in pieces with its exact length stated before. Raises :class:`SiteError`; the connection is
         then closed and may be used again.
         """
         headers = {"Authorization": f"Bearer {token}", "User-Agent": f"coldmig-agent/{__version__}"}
@@ -179,10 +255,10 @@ class Connection:
         if content_type is not None:
             headers["Content-Type"] = content_type
             headers["Content-Length"] = str(sum(len(part) for part in body))
-        connection = self._open()
         try:
+            connection = self._open()
             try:
-                connection.request(method, path, body=iter(body) if content_type else None, headers=headers)
+                connection.request(method, path, body=_pieces(body) if content_type else None, headers=headers)
             except (BrokenPipeError, ConnectionResetError):
                 # The site may have refused early and closed: its answer, if it arrived, says more than the broken pipe.
                 if connection.sock is None:

@@ -23,6 +23,7 @@ class Phase(Enum):
     DISCOVERING = "discovering"
     ENROLLING = "enrolling"
     WAITING = "waiting"
+    QUEUED = "queued"
     COPYING = "copying"
     VERIFYING = "verifying"
     DONE = "done"
@@ -36,6 +37,7 @@ HEADLINES = {
     Phase.DISCOVERING: "Looking at this machine (read-only)",
     Phase.ENROLLING: "Registering at the site",
     Phase.WAITING: "Waiting for confirmation: confirm this migration at the site",
+    Phase.QUEUED: "Waiting for a free place",
     Phase.COPYING: "Copying",
     Phase.VERIFYING: "Everything was sent; the site is verifying every chunk",
     Phase.DONE: "Done: the site has verified every chunk. You can power off this machine now",
@@ -46,7 +48,10 @@ HEADLINES = {
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything at one moment. ``problem`` is what keeps the agent from going on now, with what to do about it."""
+    """Everything at one moment. ``problem`` is what keeps the agent from going on now, with what to do about it.
+
+    ``copy`` says in a line what limits the copy and how it goes about it.
+    """
 
     phase: Phase = Phase.STARTING
     detail: str = ""
@@ -59,6 +64,7 @@ class Snapshot:
     machine: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     disks: tuple[DiskView, ...] = ()
+    copy: str = ""
 
     @property
     def headline(self) -> str:
@@ -81,17 +87,18 @@ class Status:
         self._events = _Events()
         self._observer = observer
         self._disks: Callable[[], Sequence[DiskView]] = tuple
+        self._copy: Callable[[], str] = str
 
     def snapshot(self) -> Snapshot:
         """The state now, with the copy's figures of now."""
         with self._lock:
-            snapshot, disks = self._snapshot, self._disks
-        return replace(snapshot, disks=tuple(disks()))
+            snapshot, disks, copy = self._snapshot, self._disks, self._copy
+        return replace(snapshot, disks=tuple(disks()), copy=clean(copy(), 200))
 
-    def watch_disks(self, disks: Callable[[], Sequence[DiskView]]) -> None:
-        """Take the copy's figures from ``disks`` from now on."""
+    def watch_disks(self, disks: Callable[[], Sequence[DiskView]], copy: Callable[[], str] = str) -> None:
+        """Take the copy's figures from ``disks`` from now on, and the line on how it goes from ``copy``."""
         with self._lock:
-            self._disks = disks
+            self._disks, self._copy = disks, copy
 
     def event(self, text: str) -> None:
         """A line for consoles that scroll and for the log."""

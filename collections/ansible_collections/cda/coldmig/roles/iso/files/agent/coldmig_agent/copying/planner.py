@@ -4,30 +4,41 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
+
+_STRETCHES = re.compile(rb"\x00+|\xff+|[^\x00\xff]", re.DOTALL)
 
 
 def missing_ranges(have: bytes, chunks: int) -> Iterator[range]:
     """Ascending ranges of chunks whose bit is not set. Bit ``i % 8`` of byte ``i // 8`` is chunk ``i``."""
     start: int | None = None
-    for base in range(0, chunks, 8):
-        bits = have[base // 8]
-        if bits == 0xFF and start is None:
-            continue
-        for chunk in range(base, min(base + 8, chunks)):
-            if bits >> (chunk - base) & 1:
-                if start is not None:
-                    yield range(start, chunk)
-                    start = None
-            elif start is None:
-                start = chunk
-    if start is not None:
+    for found in _STRETCHES.finditer(have, 0, (chunks + 7) // 8):
+        base, bits = found.start() * 8, have[found.start()]
+        if bits == 0xFF:
+            if start is not None:
+                yield range(start, base)
+                start = None
+        elif bits == 0:
+            start = base if start is None else start
+        else:
+            for chunk in range(base, min(base + 8, chunks)):
+                if bits >> (chunk - base) & 1:
+                    if start is not None:
+                        yield range(start, chunk)
+                        start = None
+                elif start is None:
+                    start = chunk
+    if start is not None and start < chunks:
         yield range(start, chunks)
 
 
 def has_all(have: bytes, first: int, count: int) -> bool:
     """Whether every one of ``count`` chunks from ``first`` is marked."""
-    return all(have[chunk >> 3] >> (chunk & 7) & 1 for chunk in range(first, first + count))
+    low, high = first >> 3, (first + count + 7) >> 3
+    bits = int.from_bytes(have[low:high], "little") >> (first & 7)
+    mask = (1 << count) - 1
+    return bits & mask == mask
 
 
 def count_set(have: bytes, chunks: int) -> int:

@@ -12,11 +12,16 @@ from dataclasses import dataclass
 from coldmig_wire.frames import CHUNK
 
 _WINDOW_SECONDS = 30.0
+_STEP_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
 class DiskView:
-    """One disk at one moment. ``bytes_per_second`` counts the disk's bytes that became durable, zeros included."""
+    """One disk at one moment. ``bytes_per_second`` counts the disk's bytes that became durable, zeros included.
+
+    ``skipped_bytes`` were not copied because no file system uses them; ``reused_chunks`` were at the site already,
+    from an earlier attempt.
+    """
 
     index: int
     size_bytes: int
@@ -27,6 +32,8 @@ class DiskView:
     unreadable_bytes: int
     bytes_per_second: float
     seconds_left: float | None
+    skipped_bytes: int = 0
+    reused_chunks: int = 0
 
     @property
     def fraction(self) -> float:
@@ -38,17 +45,26 @@ class DiskProgress:
     """Counters of one disk; all methods may be called by any thread."""
 
     def __init__(
-        self, index: int, size_bytes: int, total_chunks: int, now: Callable[[], float] = time.monotonic
+        self,
+        index: int,
+        size_bytes: int,
+        total_chunks: int,
+        now: Callable[[], float] = time.monotonic,
+        unreadable: Callable[[], int] = lambda: 0,
     ) -> None:
         self._lock = threading.Lock()
         self._now = now
+        self._unreadable = unreadable
         self.index = index
         self.size_bytes = size_bytes
         self.total_chunks = total_chunks
         self._done = 0
         self._read = 0
         self._sent = 0
-        self._unreadable = 0
+        self._skipped = 0
+        self._reused = 0
+        #: Bytes of content that became durable; grows only.
+        self.content = 0
         self._history: deque[tuple[float, int]] = deque()
 
     def read(self, count: int) -> None:
@@ -56,20 +72,26 @@ class DiskProgress:
         with self._lock:
             self._read += count
 
-    def lost(self, count: int) -> None:
-        """Bytes could not be read and are zeros in the copy."""
-        with self._lock:
-            self._unreadable += count
-
     def sent(self, count: int) -> None:
         """Bytes of frames went out."""
         with self._lock:
             self._sent += count
 
-    def durable(self, chunks: int) -> None:
-        """Chunks were acknowledged."""
+    def skipped(self, count: int) -> None:
+        """Bytes that no file system uses count as zeros."""
+        with self._lock:
+            self._skipped += count
+
+    def reused(self, chunks: int) -> None:
+        """Chunks that an earlier attempt had left at the site were taken over."""
+        with self._lock:
+            self._reused += chunks
+
+    def durable(self, chunks: int, content: int = 0) -> None:
+        """Chunks were acknowledged; ``content``: how much of them was data."""
         with self._lock:
             self._done = min(self.total_chunks, self._done + chunks)
+            self.content += content
             self._note()
 
     def at_site(self, chunks: int) -> None:
@@ -82,12 +104,15 @@ class DiskProgress:
 
     def _note(self) -> None:
         now = self._now()
+        if len(self._history) > 1 and now - self._history[-2][0] < _STEP_SECONDS:
+            self._history.pop()
         self._history.append((now, self._done))
         while len(self._history) > 2 and self._history[1][0] <= now - _WINDOW_SECONDS:
             self._history.popleft()
 
     def view(self) -> DiskView:
         """A consistent picture."""
+        unreadable = self._unreadable()
         with self._lock:
             rate = 0.0
             if self._history:
@@ -99,5 +124,5 @@ class DiskProgress:
             seconds = 0.0 if left == 0 else (left / rate if rate > 0 else None)
             return DiskView(
                 self.index, self.size_bytes, self.total_chunks, self._done, self._read, self._sent,
-                self._unreadable, rate, seconds,
+                unreadable, rate, seconds, self._skipped, self._reused,
             )  # fmt: skip

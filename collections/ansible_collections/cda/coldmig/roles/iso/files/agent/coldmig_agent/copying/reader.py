@@ -1,144 +1,293 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads a source disk in ascending order, past its page cache, and says what each chunk is."""
+"""Reads one source disk: several reads at once, free ranges zeroed, zeros joined to runs, bad places left for the end.
+
+The order is ascending but for the reads that overtake each other. A chunk that cannot be read is put aside, so that it
+holds up nothing, and tried again sector by sector when everything else was read.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
-from coldmig_agent import fence
-from coldmig_agent.copying.channel import Channel
-from coldmig_wire.frames import CHUNK, MAX_RUN
-from coldmig_wire.geometry import chunk_length
+from coldmig_agent.copying.channel import Channel, Closed
+from coldmig_agent.copying.device import ALIGNMENT, MediumError, SourceDevice, SourceLostError
+from coldmig_agent.copying.items import DataChunk, Item, Run
+from coldmig_agent.copying.pool import Pool
+from coldmig_agent.copying.progress import DiskProgress
+from coldmig_agent.copying.runs import RunMerger
+from coldmig_agent.copying.salvage import salvage
+from coldmig_agent.copying.sample import Reservoir
+from coldmig_agent.copying.unreadable import Unreadable
+from coldmig_agent.copying.walker import Extent, FreeChunks, Skip
+from coldmig_wire.digest import chunk_digest
+from coldmig_wire.geometry import CHUNK, chunk_length
 from coldmig_wire.grains import is_zero
 
 LOG = logging.getLogger(__name__)
 
-_AHEAD_CHUNKS = 4
-_DROP_CHUNKS = 8
-#: A run is given out at least this often, so that progress moves on an empty disk (4 GiB).
-_RUN_LIMIT = min(MAX_RUN, 4096)
-#: What the page cache reads at once; a damaged sector spoils no more than this.
-_RETRY_BYTES = 4096
+#: Reads at once from one disk, at most.
+MAX_DEPTH = 4
+_ZEROS = memoryview(bytes(CHUNK))
+_PARKED_SECONDS = 0.5
+
+
+class UnstableError(RuntimeError):
+    """The disk gave other data when it was read a second time."""
+
+
+class FreeRanges(FreeChunks, Protocol):
+    """What reading asks of a disk's free map."""
+
+    def free_ranges_in(self, chunk: int) -> Sequence[tuple[int, int]]:
+        """The free parts of a chunk: (start, stop) inside it."""
 
 
 @dataclass(frozen=True, slots=True)
-class DataChunk:
-    """A chunk with content. ``buffer`` belongs to the pool and goes back there; ``unreadable`` counts lost bytes."""
+class Sampled:
+    """The outcome of reading a sample twice."""
 
-    disk: int
-    chunk: int
-    length: int
-    buffer: bytearray
-    unreadable: int = 0
+    checked: int = 0
+    mismatched: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ZeroChunks:
-    """``run`` chunks of zeros from ``chunk`` on."""
+@dataclass(slots=True)
+class Line:
+    """Where a reader's items go, and who counts: what the readers of one pass share."""
 
-    disk: int
-    chunk: int
-    run: int
+    pool: Pool
+    items: Channel[Item]
+    unreadable: Unreadable
+    #: Reads at once from each disk that pay at the moment.
+    depth: Callable[[], int]
+    halt: threading.Event
+    sampled: Callable[[Sampled], None] = lambda _outcome: None
 
 
-Item = DataChunk | ZeroChunks
-
-
+@dataclass(slots=True)
 class DiskReader:
-    """One source disk, opened read-only behind the fence."""
+    """One pass over one disk."""
 
-    def __init__(self, disk: int, path: Path, size_bytes: int) -> None:
-        self.disk = disk
-        self.path = path
-        self.size_bytes = size_bytes
-        fence.protect(path)
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+    disk: int
+    device: SourceDevice
+    line: Line
+    progress: DiskProgress
+    sample: Reservoir
+    free: FreeRanges | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _emit_lock: threading.Lock = field(default_factory=threading.Lock)
+    _held: Item | None = None
+    _aside: list[int] = field(default_factory=list)
+    _busy: dict[int, tuple[int, float]] = field(default_factory=dict)
+    _over: bool = False
 
-    def close(self) -> None:
-        """Close the disk."""
-        os.close(self._fd)
+    def read_all(self, steps: Iterator[Skip | Extent]) -> None:
+        """Put everything of ``steps`` into the line.
 
-    def __enter__(self) -> DiskReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def read_chunk(self, chunk: int, buffer: bytearray) -> int:
-        """Fill ``buffer`` with the chunk; zeros stand for what cannot be read. Returns the bytes that were lost."""
-        length = chunk_length(chunk, self.size_bytes)
-        offset = chunk * CHUNK
-        try:
-            self._fill(memoryview(buffer)[:length], offset)
-        except OSError as error:
-            LOG.warning("disk %d: chunk %d: %s; trying again in small pieces", self.disk, chunk, error)
-            return self._salvage(memoryview(buffer)[:length], offset)
-        return 0
-
-    def _fill(self, view: memoryview, offset: int) -> None:
-        done = 0
-        while done < len(view):
-            count = os.preadv(self._fd, [view[done:]], offset + done)
-            if count == 0:
-                raise OSError(f"{self.path} ends at byte {offset + done} of {self.size_bytes}")
-            done += count
-
-    def _salvage(self, view: memoryview, offset: int) -> int:
-        lost = 0
-        for start in range(0, len(view), _RETRY_BYTES):
-            piece = view[start : start + _RETRY_BYTES]
-            try:
-                self._fill(piece, offset + start)
-            except OSError:
-                piece[:] = bytes(len(piece))
-                lost += len(piece)
-        return lost
-
-    def read_all(
-        self,
-        ranges: Iterable[range],
-        buffers: Channel[bytearray],
-        items: Channel[Item],
-        on_read: Callable[[int], None],
-    ) -> None:
-        """Put every chunk of ``ranges`` into ``items``, zero ones as runs.
-
-        ``on_read`` is told the bytes read. Raises Closed when the channels are aborted and FenceError when the disk
-        has become writable.
+        Raises Closed when the line is aborted, FenceError, SourceLostError, TooManyError, and UnstableError.
         """
-        for chunks in ranges:
-            first_zero: int | None = None
-            for chunk in chunks:
-                if (chunk - chunks.start) % _DROP_CHUNKS == 0:
-                    fence.check(self._fd, self.path)
-                    self._drop_cache(chunk)
-                self._read_ahead(chunk)
-                buffer = buffers.take()
-                lost = self.read_chunk(chunk, buffer)
-                length = chunk_length(chunk, self.size_bytes)
-                on_read(length)
-                if not lost and is_zero(buffer if length == CHUNK else buffer[:length]):
-                    buffers.put(buffer)
-                    first_zero = chunk if first_zero is None else first_zero
-                    if chunk + 1 - first_zero >= _RUN_LIMIT:
-                        items.put(ZeroChunks(self.disk, first_zero, chunk + 1 - first_zero))
-                        first_zero = None
-                    continue
-                if first_zero is not None:
-                    items.put(ZeroChunks(self.disk, first_zero, chunk - first_zero))
-                    first_zero = None
-                items.put(DataChunk(self.disk, chunk, length, buffer, lost))
-            if first_zero is not None:
-                items.put(ZeroChunks(self.disk, first_zero, chunks.stop - first_zero))
+        runs = RunMerger(lambda chunk, run, free: self._emit(Run(self.disk, chunk, run, free)))
+        with ThreadPoolExecutor(MAX_DEPTH, f"disk-{self.disk}") as threads:
+            jobs = [threads.submit(partial(self._work, number, steps, runs)) for number in range(MAX_DEPTH)]
+        for job in jobs:
+            job.result()
+        for chunk in sorted(self._aside):
+            self._salvage(chunk, runs)
+        runs.flush()
+        self._second_look()
+        if self._held is not None:
+            self._put(self._held)
 
-    def _read_ahead(self, chunk: int) -> None:
-        os.posix_fadvise(self._fd, (chunk + _AHEAD_CHUNKS) * CHUNK, CHUNK, os.POSIX_FADV_WILLNEED)
+    @property
+    def slowest(self) -> tuple[int, float] | None:
+        """The read that takes longest at this moment: (byte on the disk, seconds)."""
+        reads = list(self._busy.values())
+        if not reads:
+            return None
+        offset, began = min(reads, key=lambda read: read[1])
+        return offset, time.monotonic() - began
 
-    def _drop_cache(self, chunk: int) -> None:
-        start = max(0, chunk - 2 * _DROP_CHUNKS) * CHUNK
-        os.posix_fadvise(self._fd, start, chunk * CHUNK - start, os.POSIX_FADV_DONTNEED)
+    def _work(self, number: int, steps: Iterator[Skip | Extent], runs: RunMerger) -> None:
+        """One of the reading threads. Once one fails, the others end at their next step."""
+        try:
+            while True:
+                while number >= self.line.depth():
+                    if self.line.halt.wait(_PARKED_SECONDS) or self._over:
+                        return
+                with self._lock:
+                    step = None if self._over else next(steps, None)
+                    self._over = step is None
+                if step is None:
+                    return
+                if isinstance(step, Skip):
+                    if step.free:
+                        self.progress.skipped(self._bytes(step.chunk, step.run))
+                    runs.add(step.chunk, step.run, free=step.free)
+                else:
+                    self._read(step, number, runs)
+        except BaseException:
+            self._over = True
+            raise
+
+    def _bytes(self, chunk: int, run: int) -> int:
+        return min(self.device.size_bytes, (chunk + run) * CHUNK) - chunk * CHUNK
+
+    def _read(self, extent: Extent, number: int, runs: RunMerger) -> None:
+        self.device.check_fence()
+        buffers = self.line.pool.take(extent.count)
+        offset, length = extent.chunk * CHUNK, self._bytes(extent.chunk, extent.count)
+        self._busy[number] = (offset, time.monotonic())
+        try:
+            self.device.read(buffers, offset, length)
+        except MediumError as error:
+            LOG.warning("disk %d: %s; its chunks are read one by one", self.disk, error)
+            self._read_singly(extent, buffers, runs)
+            return
+        finally:
+            self._busy.pop(number, None)
+        self.progress.read(length)
+        for index, buffer in enumerate(buffers):
+            self._take_in(extent.chunk + index, buffer, runs, extent.known[index])
+
+    def _read_singly(self, extent: Extent, buffers: Sequence[memoryview], runs: RunMerger) -> None:
+        for index, buffer in enumerate(buffers):
+            chunk = extent.chunk + index
+            length = chunk_length(chunk, self.device.size_bytes)
+            try:
+                self.device.read([buffer], chunk * CHUNK, length)
+            except MediumError as error:
+                self.line.pool.give(buffer)
+                self._still_there(error)
+                LOG.warning("disk %d: chunk %d: %s; it is tried again at the end", self.disk, chunk, error)
+                with self._lock:
+                    self._aside.append(chunk)
+                continue
+            self.progress.read(length)
+            self._take_in(chunk, buffer, runs, extent.known[index])
+
+    def _still_there(self, error: Exception) -> None:
+        """A disk of which nothing can be read is gone, not damaged. Raises SourceLostError."""
+        if not self.device.is_alive():
+            raise SourceLostError(f"{self.device.path} does not answer any more ({error})") from error
+
+    def _take_in(
+        self, chunk: int, buffer: memoryview, runs: RunMerger, known: bytes | None, lost: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        """A chunk was read, but for the ``lost`` ranges (byte on the disk, length): see what it is."""
+        length = chunk_length(chunk, self.device.size_bytes)
+        raw = buffer[:length]
+        self._clear_free(chunk, raw, count=True)
+        self.line.unreadable.note(self.disk, chunk, lost)
+        if not lost and is_zero(raw):
+            self.line.pool.give(buffer)
+            runs.add(chunk, 1)
+            return
+        self._emit(DataChunk(self.disk, chunk, length, buffer, sum(size for _start, size in lost), known))
+
+    def _clear_free(self, chunk: int, raw: memoryview, *, count: bool) -> None:
+        """What no file system uses counts as zeros, before the digest is made."""
+        if self.free is None:
+            return
+        for start, stop in self.free.free_ranges_in(chunk):
+            raw[start:stop] = _ZEROS[: stop - start]
+            if count:
+                self.progress.skipped(stop - start)
+
+    def _emit(self, item: Item) -> None:
+        """Pass on the item before; one is always held back until the sample was compared."""
+        with self._emit_lock:
+            before, self._held = self._held, item
+        if before is not None:
+            self._put(before)
+
+    def _put(self, item: Item) -> None:
+        if isinstance(item, DataChunk):
+            self.sample.expect()
+        self.line.items.put(item)
+
+    def _salvage(self, chunk: int, runs: RunMerger) -> None:
+        (buffer,) = self.line.pool.take()
+        device, base = self.device, chunk * CHUNK
+        length = chunk_length(chunk, device.size_bytes)
+        raw = buffer[:length]
+        raw[:] = _ZEROS[:length]
+        read_any = False
+
+        def read(offset: int, size: int) -> bool:
+            nonlocal read_any
+            if self.line.halt.is_set():
+                raise Closed
+            device.check_fence()
+            device.forget(base + offset, size)
+            self._busy[-1] = (base + offset, time.monotonic())
+            # The view is as long as what is wanted: a longer read would fail for its neighbours' sake.
+            end = offset + size if offset + size < length else -(-length // ALIGNMENT) * ALIGNMENT
+            try:
+                device.read([buffer[offset:end]], base + offset, size)
+            except MediumError:
+                buffer[offset : offset + size] = _ZEROS[:size]
+                return False
+            finally:
+                self._busy.pop(-1, None)
+            read_any = True
+            return True
+
+        free = self.free.free_ranges_in(chunk) if self.free is not None else ()
+        lost = salvage(read, length, device.granule, free, self._pause, time.monotonic)
+        if lost and not read_any:
+            self._still_there(OSError("no sector of a chunk could be read"))
+        absolute = [(base + start, size) for start, size in lost]
+        for start, size in absolute:
+            LOG.warning("disk %d: %d bytes at byte %d cannot be read", self.disk, size, start)
+        self.progress.read(length - sum(size for _start, size in lost))
+        self._take_in(chunk, buffer, runs, None, absolute)
+
+    def _pause(self, seconds: float) -> None:
+        if self.line.halt.wait(seconds):
+            raise Closed
+
+    def _second_look(self) -> None:
+        """Read a sample again, past every cache of this machine. Raises UnstableError."""
+        drawn = self.sample.drawn()
+        if self.line.halt.is_set():
+            raise Closed
+        if not drawn:
+            return
+        (buffer,) = self.line.pool.take()
+        different: list[int] = []
+        checked = 0
+        for chunk, digest in drawn:
+            if self.line.halt.is_set():
+                raise Closed
+            length = chunk_length(chunk, self.device.size_bytes)
+            self.device.check_fence()
+            self.device.forget(chunk * CHUNK, length)
+            self._busy[-1] = (chunk * CHUNK, time.monotonic())
+            try:
+                self.device.read([buffer], chunk * CHUNK, length)
+            except MediumError as error:
+                # It was readable a moment ago: a failing disk, but not one that lies.
+                LOG.warning("disk %d: second look: %s", self.disk, error)
+                continue
+            finally:
+                self._busy.pop(-1, None)
+            raw = buffer[:length]
+            self._clear_free(chunk, raw, count=False)
+            checked += 1
+            if chunk_digest(raw) != digest:
+                different.append(chunk)
+        self.line.pool.give(buffer)
+        self.line.sampled(Sampled(checked, len(different)))
+        if different:
+            places = ", ".join(f"{chunk * CHUNK} to {chunk * CHUNK + CHUNK - 1}" for chunk in different[:5])
+            raise UnstableError(
+                f"{self.device.path} gave other data when it was read a second time: {len(different)} of {checked} "
+                f"samples differ, at bytes {places}{' and more' if len(different) > 5 else ''}. The disk, its cable or "
+                "controller, or this machine's memory is failing, or somebody else writes to the disk"
+            )

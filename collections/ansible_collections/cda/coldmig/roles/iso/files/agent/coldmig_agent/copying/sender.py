@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Makes frames out of chunks and sends them in batches over one connection."""
+"""Makes batches of frames and sends them.
+
+There is one sender more than connections at least: while one waits for the site's answer, or for a connection, others
+digest, encode and send, so that the link does not idle.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,18 @@ from dataclasses import dataclass, field
 
 from coldmig_agent.api import DataClient, FramesAnswer
 from coldmig_agent.copying.channel import Channel, Closed
+from coldmig_agent.copying.connections import Connections
+from coldmig_agent.copying.encoder import Encoder, Entry
+from coldmig_agent.copying.items import Item
+from coldmig_agent.copying.meter import Doing, Stopwatch
 from coldmig_agent.copying.planner import Backoff, has_all
 from coldmig_agent.copying.progress import DiskProgress
-from coldmig_agent.copying.reader import DataChunk, Item
 from coldmig_agent.site import ProblemError, SiteError
-from coldmig_wire.digest import DIGEST_SIZE, chunk_digest
-from coldmig_wire.frames import Codec, Frame, FrameType
-from coldmig_wire.grains import encode_chunk
+from coldmig_wire.frames import FrameType
 
 LOG = logging.getLogger(__name__)
 
-MAX_FRAMES = 64
+MAX_FRAMES = 256
 #: A batch that does not fill (a slow disk, an empty one) is sent after this long.
 _LINGER_SECONDS = 1.0
 #: Batches shrink and grow so that one takes between these times: on a slow link progress still moves, and a cut
@@ -29,6 +34,10 @@ _LINGER_SECONDS = 1.0
 _FAST_SECONDS = 3.0
 _SLOW_SECONDS = 10.0
 _MIN_BATCH = 1 << 20
+_FIRST_BATCH = 4 << 20
+_PARKED_SECONDS = 0.5
+_RETRY_CAP = 15.0
+STAGING_FULL = "the site's staging is full; the copy pauses and goes on by itself when there is space again"
 
 
 class CopyStopped(Exception):  # noqa: N818 - a decision, not an error
@@ -43,14 +52,8 @@ class StateChanged(CopyStopped):
     """The migration is in a state in which nothing is copied (409)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One frame ready to be sent."""
-
-    disk: int
-    chunk: int
-    chunks: int
-    data: bytes
+class Queued(CopyStopped):
+    """The site copies as many machines as it may; this one has a place in the queue (409)."""
 
 
 @dataclass(slots=True)
@@ -63,134 +66,162 @@ class Batch:
     def add(self, entry: Entry) -> None:
         """Append a frame."""
         self.entries.append(entry)
-        self.size += len(entry.data)
-
-    def keep(self, entries: list[Entry]) -> None:
-        """Leave only these frames."""
-        self.entries = entries
-        self.size = sum(len(entry.data) for entry in entries)
+        self.size += entry.size
 
 
-def make_entry(item: Item) -> Entry:
-    """Digest and encode one item. The item's buffer may be used again afterwards."""
-    if not isinstance(item, DataChunk):
-        frame = Frame(FrameType.ZERO_RUN, Codec.RAW, item.disk, item.chunk, item.run, 0, bytes(DIGEST_SIZE))
-        return Entry(item.disk, item.chunk, item.run, frame.pack())
-    raw = item.buffer if item.length == len(item.buffer) else item.buffer[: item.length]
-    payload = encode_chunk(raw)
-    kind = FrameType.UNREADABLE if item.unreadable else FrameType.DATA
-    frame = Frame(kind, Codec.GRAINS, item.disk, item.chunk, item.length, len(payload), chunk_digest(raw))
-    return Entry(item.disk, item.chunk, 1, frame.pack() + payload)
+@dataclass(slots=True)
+class Refusals:
+    """What the site refused in one pass, by reason."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, reason: str) -> None:
+        """One more."""
+        with self._lock:
+            self.counts[reason] = self.counts.get(reason, 0) + 1
+
+
+@dataclass(slots=True)
+class Desk:
+    """What all senders of a pass share."""
+
+    connections: Connections
+    items: Channel[Item]
+    give: Callable[[memoryview], None]
+    progress: Mapping[int, DiskProgress]
+    halt: threading.Event
+    say: Callable[[str | None], None]
+    #: How many senders work at the moment, and how large their batches may get.
+    senders: Callable[[], int]
+    batch_bytes: Callable[[], int]
+    refusals: Refusals = field(default_factory=Refusals)
 
 
 class Sender:
-    """One connection's worker: takes items until there are none, sends them, and does not give up on a batch."""
+    """One sender: takes items until there are none, sends them, and does not give up on a batch."""
 
-    def __init__(  # noqa: PLR0917 - its parts, in the order of the stream
-        self,
-        client: DataClient,
-        items: Channel[Item],
-        buffers: Channel[bytearray],
-        progress: Mapping[int, DiskProgress],
-        stop: threading.Event,
-        batch_bytes: int,
-        say: Callable[[str | None], None],
-    ) -> None:
-        self._client = client
-        self._items = items
-        self._buffers = buffers
-        self._progress = progress
-        self._stop = stop
-        self._most_bytes = batch_bytes
-        self._batch_bytes = min(batch_bytes, 4 << 20)
-        self._say = say
-        self._backoff = Backoff()
+    def __init__(self, number: int, desk: Desk, encoder: Encoder, watch: Stopwatch) -> None:
+        self._number = number
+        self._desk = desk
+        self._encoder = encoder
+        self._watch = watch
+        self._batch_bytes = _FIRST_BATCH
+        self._backoff = Backoff(cap=_RETRY_CAP)
 
     def run(self) -> None:
-        """Work until the items end. Raises CopyStopped."""
+        """Work until the items end. Raises CopyStopped, and Closed when the pass is aborted."""
+        more = True
         try:
-            more = True
             while more:
+                if self._number >= self._desk.senders() and not self._desk.items.over:
+                    self._watch.now(Doing.PARKED)
+                    if self._desk.halt.wait(_PARKED_SECONDS):
+                        raise Closed
+                    continue
                 batch = Batch()
                 more = self._collect(batch)
                 if batch.entries:
                     self._deliver(batch)
         finally:
-            self._client.close()
+            self._watch.now(Doing.PARKED)
 
     def _collect(self, batch: Batch) -> bool:
         """Fill the batch; False when the items have ended."""
-        while batch.size < self._batch_bytes and len(batch.entries) < MAX_FRAMES:
+        most = min(self._batch_bytes, self._desk.batch_bytes())
+        began = time.monotonic()
+        while batch.size < most and len(batch.entries) < MAX_FRAMES:
+            self._watch.now(Doing.STARVED)
             try:
-                item = self._items.get(_LINGER_SECONDS)
+                item = self._desk.items.get(_LINGER_SECONDS)
             except Closed:
                 return False
             if item is None:
-                if batch.entries:
+                if batch.entries or self._number >= self._desk.senders():
                     return True
                 continue
-            batch.add(make_entry(item))
-            if isinstance(item, DataChunk):
-                if item.unreadable:
-                    self._progress[item.disk].lost(item.unreadable)
-                self._buffers.put(item.buffer)
+            self._watch.now(Doing.COMPUTING)
+            batch.add(self._encoder.encode(item))
+            # A slow disk: what is there goes out, so that progress moves.
+            if time.monotonic() - began > 2 * _LINGER_SECONDS and batch.size < _MIN_BATCH:
+                return True
         return True
 
     def _deliver(self, batch: Batch) -> None:
-        while batch.entries:
-            began = time.monotonic()
-            try:
-                answer = self._client.send([entry.data for entry in batch.entries])
-            except SiteError as error:
-                self._recover(batch, error)
-                continue
-            self._backoff.reset()
-            self._say(None)
-            self._account(batch, answer)
-            self._adapt(time.monotonic() - began)
-            return
+        self._watch.now(Doing.BLOCKED)
+        client = self._desk.connections.take()
+        try:
+            while batch.entries:
+                began = time.monotonic()
+                try:
+                    answer = client.send([part for entry in batch.entries for part in entry.parts])
+                except SiteError as error:
+                    self._recover(client, batch, error)
+                    continue
+                self._backoff.reset()
+                self._desk.say(None)
+                self._account(batch, answer)
+                self._adapt(time.monotonic() - began)
+                return
+        finally:
+            self._desk.connections.give(client)
 
     def _adapt(self, seconds: float) -> None:
         if seconds > _SLOW_SECONDS:
             self._batch_bytes = max(_MIN_BATCH, self._batch_bytes // 2)
         elif seconds < _FAST_SECONDS:
-            self._batch_bytes = min(self._most_bytes, self._batch_bytes * 2)
+            self._batch_bytes = min(max(_MIN_BATCH, self._desk.batch_bytes()), self._batch_bytes * 2)
 
     def _account(self, batch: Batch, answer: FramesAnswer) -> None:
         """Count what is durable. Refused chunks are left to the next look at the bitmap."""
         refused = {(disk, chunk) for disk, chunk, _reason in answer.rejected}
-        for disk, chunk, reason in answer.rejected[:8]:
-            LOG.warning("the site refused chunk %d of disk %d: %s", chunk, disk, reason)
+        for disk, chunk, reason in answer.rejected:
+            LOG.info("the site refused chunk %d of disk %d: %s", chunk, disk, reason)
+            self._desk.refusals.add(reason)
         for entry in batch.entries:
-            progress = self._progress[entry.disk]
-            progress.sent(len(entry.data))
-            if (entry.disk, entry.chunk) not in refused:
-                progress.durable(entry.chunks)
+            self._desk.progress[entry.disk].sent(entry.size)
+            self._done(entry, durable=(entry.disk, entry.chunk) not in refused)
 
-    def _recover(self, batch: Batch, error: SiteError) -> None:
+    def _done(self, entry: Entry, *, durable: bool) -> None:
+        if durable:
+            progress = self._desk.progress[entry.disk]
+            progress.durable(entry.chunks, content=entry.content)
+            if entry.type is FrameType.REF:
+                progress.reused(entry.chunks)
+        if entry.buffer is not None:
+            self._desk.give(entry.buffer)
+
+    def _recover(self, client: DataClient, batch: Batch, error: SiteError) -> None:
         """Wait, then ask what of the batch has arrived, until the site answers; only the rest is sent again."""
         while True:
             raise_if_final(error)
             LOG.info("sending failed: %s", error)
-            self._say(str(error))
-            if self._stop.wait(self._backoff.next()):
+            self._desk.say(explain(error))
+            if self._desk.halt.wait(self._backoff.next()):
                 raise CopyStopped("stopped")
             try:
                 have = {
-                    disk: self._client.have(disk, self._progress[disk].total_chunks)
+                    disk: client.have(disk, self._desk.progress[disk].total_chunks)
                     for disk in {entry.disk for entry in batch.entries}
                 }
             except SiteError as again:
                 error = again
                 continue
-            missing = []
+            missing = Batch()
             for entry in batch.entries:
                 if has_all(have[entry.disk], entry.chunk, entry.chunks):
-                    self._progress[entry.disk].durable(entry.chunks)
+                    self._done(entry, durable=True)
                 else:
-                    missing.append(entry)
-            batch.keep(missing)
+                    missing.add(entry)
+            batch.entries, batch.size = missing.entries, missing.size
             return
+
+
+def explain(error: SiteError) -> str:
+    """What the person at the console is told about a request that failed."""
+    if isinstance(error, ProblemError) and error.slug == "staging-full":
+        return STAGING_FULL
+    return str(error)
 
 
 def raise_if_final(error: SiteError) -> None:
@@ -199,4 +230,4 @@ def raise_if_final(error: SiteError) -> None:
         if error.status == 401:
             raise SessionLost(str(error)) from error
         if error.status == 409:
-            raise StateChanged(str(error)) from error
+            raise (Queued if error.slug == "queued" else StateChanged)(str(error)) from error

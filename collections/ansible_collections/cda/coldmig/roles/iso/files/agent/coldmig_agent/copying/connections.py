@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The connections that senders take turns with, and what the kernel knows of them while they are at work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from coldmig_agent.api import DataClient
+from coldmig_agent.copying.channel import Closed
+from coldmig_agent.copying.meter import Differences
+
+#: Unacknowledged data and no sign of life for so long: the way is cut, and a new connection may find another.
+DEAD_SECONDS = 25.0
+_WAIT_SECONDS = 0.5
+
+
+class Connections:
+    """Up to ``limit()`` connections in use at once; kept open for the next who wants one."""
+
+    def __init__(self, make: Callable[[], DataClient], limit: Callable[[], int]) -> None:
+        self._make = make
+        self._limit = limit
+        self._changed = threading.Condition()
+        self._idle: list[DataClient] = []
+        self._used: set[DataClient] = set()
+        self._closed = False
+        self._growth = Differences()
+
+    def take(self) -> DataClient:
+        """Wait for a connection. Raises Closed after :meth:`abort`."""
+        with self._changed:
+            while len(self._used) >= self._limit() and not self._closed:
+                self._changed.wait(_WAIT_SECONDS)  # the limit changes without a word
+            if self._closed:
+                raise Closed
+            client = self._idle.pop() if self._idle else self._make()
+            self._used.add(client)
+            return client
+
+    def give(self, client: DataClient) -> None:
+        """Hand a connection back."""
+        with self._changed:
+            self._used.discard(client)
+            if len(self._used) + len(self._idle) >= self._limit() or self._closed:
+                client.close()
+            else:
+                self._idle.append(client)
+            self._changed.notify()
+
+    def unread(self) -> float | None:
+        """Share of the time with unsent data, since the last call, in which the site did not read; None if unknown."""
+        busy = unread = 0.0
+        for client in self._working():
+            info = client.tcp_info()
+            if info is not None:
+                busy += self._growth.since((client, info.socket, "busy"), info.busy_seconds)
+                unread += self._growth.since((client, info.socket, "unread"), info.unread_seconds)
+        return min(1.0, unread / busy) if busy > 0 else None
+
+    def cut_dead(self) -> float | None:
+        """Cut the connections on which nothing is acknowledged any more; the longest silence of any, in seconds.
+
+        None when all are alive. The kernel itself gives up only after many minutes.
+        """
+        silences = []
+        for client in self._working():
+            info = client.tcp_info()
+            if info is None or not info.unacknowledged or info.silent_seconds < DEAD_SECONDS:
+                continue
+            silences.append(info.silent_seconds)
+            client.cut()
+        return max(silences, default=None)
+
+    def _working(self) -> list[DataClient]:
+        with self._changed:
+            return list(self._used)
+
+    def abort(self) -> None:
+        """Nobody gets a connection any more; requests that are under way are cut."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            used = list(self._used)
+        for client in used:
+            client.cut()
+
+    def close(self) -> None:
+        """Close what is idle."""
+        with self._changed:
+            self._closed = True
+            for client in self._idle:
+                client.close()
+            self._idle.clear()
