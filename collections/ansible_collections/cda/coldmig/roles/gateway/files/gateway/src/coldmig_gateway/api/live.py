@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -43,5 +42,13 @@ def session_body(context: Context, session: Session, state: SessionState) -> dic
         "skip_free": state.skip_free,
         "codecs": CODECS,
         "queue": place,
-        "disks": [asdict(disk) for disk in state.disks],
+        "disks": [
+            {
+                "index": disk.index,
+                "size_bytes": disk.size_bytes,
+                "chunks": disk.chunks,
+                "have_chunks": disk.have_chunks,
+            }
+            for disk in state.disks
+        ],
     }

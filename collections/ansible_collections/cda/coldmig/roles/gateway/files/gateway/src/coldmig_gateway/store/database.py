@@ -24,7 +24,10 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.engine: Engine = create_engine(make_url(url), pool_pre_ping=not url.startswith("sqlite"))
+        where = make_url(url)
+        # As many connections as threads that serve requests at once, for opening one costs more than most questions.
+        pool = {} if where.database in (None, "", ":memory:") else {"pool_size": 16, "max_overflow": 48}
+        self.engine: Engine = create_engine(where, pool_pre_ping=not url.startswith("sqlite"), **pool)
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", _set_up_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)

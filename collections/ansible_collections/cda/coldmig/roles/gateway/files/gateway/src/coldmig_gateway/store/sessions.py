@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
+from sqlalchemy import Select, bindparam, select
+from sqlalchemy.orm import Session
 
 from coldmig_gateway.store.errors import CredentialError
 from coldmig_gateway.store.models import Disk, Migration
@@ -21,7 +21,14 @@ _MIGRATION = select(
     Migration.id, Migration.name, Migration.state, Migration.reason, Migration.detail, Migration.skip_free,
     Migration.progress,
 )  # fmt: skip
-_DISKS = select(Disk.index, Disk.size_bytes, Disk.chunks, Disk.verified).order_by(Disk.index)
+# Made once: making a statement takes longer than running it.
+_OF_TOKEN = _MIGRATION.where(Migration.session_digest == bindparam("value"))
+_OF_ID = _MIGRATION.where(Migration.id == bindparam("value"))
+_DISKS = (
+    select(Disk.index, Disk.size_bytes, Disk.chunks, Disk.verified)
+    .where(Disk.migration_id == bindparam("value"))
+    .order_by(Disk.index)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +56,12 @@ class SessionState:
 
 def of_token(session: Session, digest: str) -> SessionState:
     """The migration of a session's token, given by its digest. Raises CredentialError."""
-    return _read(session, Migration.session_digest, digest)
+    return _read(session, _OF_TOKEN, digest)
 
 
 def of_migration(session: Session, migration_id: str) -> SessionState:
     """The same by the migration's id. Raises CredentialError."""
-    return _read(session, Migration.id, migration_id)
+    return _read(session, _OF_ID, migration_id)
 
 
 def have_chunks(progress: dict[str, Any] | None, index: int, chunks: int, *, verified: bool) -> int:
@@ -66,11 +73,11 @@ def have_chunks(progress: dict[str, Any] | None, index: int, chunks: int, *, ver
     return min(int(done), chunks)
 
 
-def _read(session: Session, column: Column[str] | InstrumentedAttribute[str], value: str) -> SessionState:
-    row = session.execute(_MIGRATION.where(column == value)).one_or_none()
+def _read(session: Session, query: Select[Any], value: str) -> SessionState:
+    row = session.execute(query, {"value": value}).one_or_none()
     if row is None:
         raise CredentialError(*SESSION_UNKNOWN)
-    disks = session.execute(_DISKS.where(Disk.migration_id == row.id))
+    disks = session.execute(_DISKS, {"value": row.id})
     return SessionState(
         row.id, row.name, row.state, row.reason, row.detail, row.skip_free,
         [
