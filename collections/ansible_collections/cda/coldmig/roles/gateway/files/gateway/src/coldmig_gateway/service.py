@@ -126,6 +126,7 @@ async def _front(settings: Settings, site: DatabaseSite, control: Path) -> None:
         certificate=settings.certificate_path,
         key=settings.certificate_key_path,
         control_socket=control,
+        staging_reserve_bytes=settings.staging_reserve_bytes,
     )
     await serve(front, site, ready=lambda port: _log.info("listening on %s port %d", settings.listen, port))
 
