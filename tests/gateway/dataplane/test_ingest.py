@@ -257,18 +257,18 @@ def test_slow_storage_holds_the_sender_back_instead_of_filling_memory(
     make_front: Callable[..., Front], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, taken, answers = threading.Event(), [0], []
-    real_write, real_updated = Pack.write, Connection.buffer_updated
+    real_write, real_read = Pack.write, Connection.read_into
 
     def slow(pack: Pack, offset: int, header: bytes, payload: bytes) -> None:
         gate.wait(60)
         real_write(pack, offset, header, payload)
 
-    def count(connection: Connection, nbytes: int) -> None:
-        taken[0] += nbytes
-        real_updated(connection, nbytes)
+    async def count(connection: Connection, buffer: memoryview) -> None:
+        await real_read(connection, buffer)
+        taken[0] += len(buffer)
 
     monkeypatch.setattr(Pack, "write", slow)
-    monkeypatch.setattr(Connection, "buffer_updated", count)
+    monkeypatch.setattr(Connection, "read_into", count)
     front = make_front(Limits(batches_per_connection=2))
     front.migration(ID, SIZE)
     session = front.session(ID)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TypeVar
 
+from coldmig_gateway.dataplane.buffers import Buffers
 from coldmig_gateway.dataplane.http import RequestHead
 from coldmig_gateway.dataplane.open_disks import OpenDisks
 from coldmig_gateway.dataplane.problem import Problem, not_found
@@ -38,6 +39,7 @@ class Context:
     limits: Limits
     io: ThreadPoolExecutor
     workers: ThreadPoolExecutor
+    buffers: Buffers
     batches: Turns
     posts: Bounded
     shaper: Shaper

@@ -42,16 +42,16 @@ class _Disk:
 class _Batch:
     """Frames on their way to a worker thread."""
 
-    frames: list[tuple[_Disk, Frame, bytearray]] = field(default_factory=list)
+    frames: list[tuple[_Disk, Frame, memoryview]] = field(default_factory=list)
     size: int = 0
 
-    def add(self, disk: _Disk, frame: Frame, payload: bytearray) -> None:
+    def add(self, disk: _Disk, frame: Frame, payload: memoryview) -> None:
         self.frames.append((disk, frame, payload))
         self.size += len(payload)
 
     @property
     def is_full(self) -> bool:
-        return self.size >= CHUNK // 2 or len(self.frames) >= _BATCH_FRAMES
+        return self.size >= CHUNK or len(self.frames) >= _BATCH_FRAMES
 
 
 @dataclass(slots=True)
@@ -112,7 +112,7 @@ class _Request:
                 if frame.length > length:
                     missing = frame.length - length
                     raise bad_request("malformed-frame", f"length={frame.length}: the body ends {missing} bytes before")
-                payload = bytearray(frame.length)
+                payload = self._context.buffers.take(frame.length)
                 await self._read(payload)
                 length -= frame.length
                 batch.add(disk, frame, payload)
@@ -123,7 +123,7 @@ class _Request:
             if batch.frames:
                 await self._submit(batch)
 
-    async def _read(self, buffer: bytearray) -> None:
+    async def _read(self, buffer: bytearray | memoryview) -> None:
         """Fills the buffer, no faster than the limits allow."""
         plan, shaper = self._plan, self._context.shaper
         if shaper.piece(plan.template_id) is None:
@@ -187,6 +187,7 @@ class _Request:
             _log.exception("migration %s: a batch of frames could not be stored", self._migration_id)
             self._failure = self._failure or StagingError(str(error))
         finally:
+            context.buffers.give(payload for _disk, _frame, payload in batch.frames)
             context.batches.release()
             self._slots.release()
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from coldmig_gateway.dataplane.app import Application
-from coldmig_gateway.dataplane.connection import Connection
+from coldmig_gateway.dataplane.buffers import Buffers
+from coldmig_gateway.dataplane.connection import RECEIVE_BYTES, Connection
 from coldmig_gateway.dataplane.context import Context
 from coldmig_gateway.dataplane.open_disks import OpenDisks
 from coldmig_gateway.dataplane.relay import Address
@@ -30,7 +31,6 @@ _log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _HOUSEKEEPING_SECONDS = 5.0
-_TLS_SHUTDOWN_SECONDS = 5.0
 _IO_THREADS = 32
 _RATES_SECONDS = 2.0
 
@@ -53,6 +53,7 @@ async def serve(settings: FrontSettings, site: Site, *, ready: Callable[[int], N
         shaper = Shaper()
         context = Context(
             site, disks, verifier, limits, io, workers,
+            buffers=Buffers(limits.spare_buffers),
             batches=Turns(limits.batches),
             posts=Bounded(limits.posts_per_migration),
             shaper=shaper,
@@ -116,6 +117,7 @@ class _Front:
         self._by_address: Counter[str] = Counter()
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
+        self._scratch = bytearray(RECEIVE_BYTES)
 
     async def accept(self, listener: socket.socket) -> None:
         """Accepts connections; waits while there are too many."""
@@ -154,23 +156,17 @@ class _Front:
     async def _serve_tls(self, peer_socket: socket.socket, peer: Address) -> None:
         local = peer_socket.getsockname()
         peer_socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        ended = asyncio.Event()
+        connection = Connection(peer_socket, self._certificate.context(), self._scratch)
+        self._connections.add(connection)
         try:
-            _transport, connection = await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: Connection(self._connections.add, lambda connection: ended.set()),
-                peer_socket,
-                ssl=self._certificate.context(),
-                ssl_handshake_timeout=self._limits.head_seconds,
-                ssl_shutdown_timeout=_TLS_SHUTDOWN_SECONDS,
-            )
-        except OSError as error:
-            # Scanners and clients that do not trust the certificate end here.
-            _log.info("%s: no TLS connection: %s", peer[0], error or type(error).__name__)
-            peer_socket.close()
-            return
-        try:
+            try:
+                async with asyncio.timeout(self._limits.head_seconds):
+                    await connection.handshake()
+            except OSError as error:
+                # Scanners and clients that do not trust the certificate end here.
+                _log.info("%s: no TLS connection: %s", peer[0], error or type(error).__name__)
+                return
             await self._application.handle(connection, peer, (local[0], local[1]))
-            await ended.wait()
         finally:
             connection.abort()
             self._connections.discard(connection)
