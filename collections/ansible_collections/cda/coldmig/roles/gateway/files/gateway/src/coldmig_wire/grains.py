@@ -107,6 +107,15 @@ class GrainEncoder:
         # Ten times faster than deflate on what does not shrink, and no dearer to ask on what does.
         self._probe = ZstdCompressor(level=1)
 
+    def may_shrink(self, raw: _Buffer) -> bool:
+        """Whether it is worth while to compress a chunk by other means: a look at samples, after one that was not."""
+        view = memoryview(raw)
+        return self._paying or self._chunk_pays([view[start : start + GRAIN] for start in range(0, len(view), GRAIN)])
+
+    def shrank(self, paid: bool) -> None:
+        """How a chunk did that was compressed by other means."""
+        self._paying = paid
+
     def encode(self, raw: _Buffer) -> bytes | None:
         """The GRAINS payload of a chunk of 1 to 1 MiB bytes; None where nothing of it shrinks: send it plain.
 

@@ -26,6 +26,10 @@ _EFFORTS: Final = (3, 6)
 _CLEAR, _LIKELY = 0.8, 0.5
 #: Of the time in which data waited to leave: more than this because the receiver did not read.
 _UNREAD = 0.5
+#: Bytes per second above which zstd's effort, here and at the site, costs more than the bytes that it saves.
+_FAST_LINK = 60e6
+#: Seconds for which a site must have been what limits before zstd is tried on it.
+_STEADY = 4
 _IDLE_FOR_ZSTD = 0.25
 _IDLE_FOR_MORE = 0.6
 _IDLE_FOR_LESS = 0.1
@@ -52,6 +56,8 @@ class Sample:
     cpu_idle: float
     #: Bytes of disk content (not of frames, and not zeros) that became durable.
     progress: int
+    #: Bytes of frames that were sent.
+    sent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +88,17 @@ class Controller:
         #: The running trial: the plan before it, the rate before it, and the seconds it has lasted.
         self._trial: tuple[Plan, float, int] | None = None
         self._hold = {"connections": 0, "codec": 0}
+        #: Seconds for which the same has limited the copy, and a smoothed rate of bytes on the wire.
+        self._steady = 0
+        self._sent = 0.0
 
     def tick(self, sample: Sample) -> Plan:
         """Look at one more second."""
         limit = self._limit(sample)
         certain = limit is not None and (limit == self._before or self._share(sample) >= _CLEAR)
+        self._steady = self._steady + 1 if limit == self._before else 1
         self._before = limit
+        self._sent = (self._sent + sample.sent) / 2
         self._rates = [*self._rates[-(_TRIAL - 1) :], sample.progress]
         self._hold = {what: max(0, seconds - 1) for what, seconds in self._hold.items()}
         self.plan = replace(self.plan, limited_by=limit or self.plan.limited_by)
@@ -134,7 +145,10 @@ class Controller:
         """A level worth a trial. A site that does not read may hold us to a bandwidth, and then fewer bytes help."""
         level = self.plan.level
         enough = _IDLE_FOR_MORE if level else _IDLE_FOR_ZSTD
-        if not self._zstd or self._hold["codec"] or cpu_idle < enough or (level and limit == "site"):
+        fast = self._sent > _FAST_LINK
+        if not self._zstd or self._hold["codec"] or cpu_idle < enough or fast:
+            return level
+        if limit == "site" and (level or self._steady < _STEADY):
             return level
         return next((higher for higher in _EFFORTS if higher > level), level)
 

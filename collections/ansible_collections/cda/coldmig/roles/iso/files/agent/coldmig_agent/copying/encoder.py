@@ -69,10 +69,17 @@ class Encoder:
         kind = FrameType.UNREADABLE if item.unreadable else FrameType.DATA
         level = self._level()
         codec = Codec.ZSTD if level else Codec.GRAINS
-        payload = encode_zstd(raw, level) if level else self._grains.encode(raw)
+        payload = self._zstd(raw, level) if level else self._grains.encode(raw)
         if payload is None:
             frame = Frame(kind, Codec.RAW, item.disk, item.chunk, item.length, item.length, digest)
             return Entry(item.disk, item.chunk, 1, kind, item.length, frame.pack(), raw, item.buffer)
         frame = Frame(kind, codec, item.disk, item.chunk, item.length, len(payload), digest)
         self._give(item.buffer)
         return Entry(item.disk, item.chunk, 1, kind, item.length, frame.pack(), payload)
+
+    def _zstd(self, raw: memoryview, level: int) -> bytes | None:
+        if not self._grains.may_shrink(raw):
+            return None
+        payload = encode_zstd(raw, level)
+        self._grains.shrank(payload is not None)
+        return payload

@@ -370,6 +370,7 @@ class _Pass:
         idle, everything = cpu_times()
         idle, everything = self._growth.since("idle", idle), self._growth.since("cpu", everything)
         content = sum(progress.content for progress in self._copier.progress.values())
+        sent = sum(progress.sent_bytes for progress in self._copier.progress.values())
         sample = Sample(
             starved=spent[Doing.STARVED],
             computing=spent[Doing.COMPUTING],
@@ -377,6 +378,7 @@ class _Pass:
             unread=self._connections.unread(),
             cpu_idle=idle / everything if everything else 0.5,
             progress=int(self._growth.since("content", content)),
+            sent=int(self._growth.since("sent", sent)),
         )
         before, plan = self._plan, self._controller.tick(sample)
         if plan != before:

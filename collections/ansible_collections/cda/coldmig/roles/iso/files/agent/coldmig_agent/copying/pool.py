@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import threading
 
@@ -17,7 +18,10 @@ class Pool:
     """
 
     def __init__(self, count: int) -> None:
-        memory = memoryview(mmap.mmap(-1, count * CHUNK))
+        pages = mmap.mmap(-1, count * CHUNK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):
+            pages.madvise(mmap.MADV_HUGEPAGE)
+        memory = memoryview(pages)
         self._free = [memory[start : start + CHUNK] for start in range((count - 1) * CHUNK, -1, -CHUNK)]
         self._returned = threading.Condition()
         self._aborted = False

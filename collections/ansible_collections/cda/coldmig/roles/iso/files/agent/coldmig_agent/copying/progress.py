@@ -60,7 +60,8 @@ class DiskProgress:
         self.total_chunks = total_chunks
         self._done = 0
         self._read = 0
-        self._sent = 0
+        #: Bytes of frames that were sent; grows only.
+        self.sent_bytes = 0
         self._skipped = 0
         self._reused = 0
         #: Bytes of content that became durable; grows only.
@@ -75,7 +76,7 @@ class DiskProgress:
     def sent(self, count: int) -> None:
         """Bytes of frames went out."""
         with self._lock:
-            self._sent += count
+            self.sent_bytes += count
 
     def skipped(self, count: int) -> None:
         """Bytes that no file system uses count as zeros."""
@@ -123,6 +124,6 @@ class DiskProgress:
             left = (self.total_chunks - self._done) * CHUNK
             seconds = 0.0 if left == 0 else (left / rate if rate > 0 else None)
             return DiskView(
-                self.index, self.size_bytes, self.total_chunks, self._done, self._read, self._sent,
+                self.index, self.size_bytes, self.total_chunks, self._done, self._read, self.sent_bytes,
                 unreadable, rate, seconds, self._skipped, self._reused,
             )  # fmt: skip
