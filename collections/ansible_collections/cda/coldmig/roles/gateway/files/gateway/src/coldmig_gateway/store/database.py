@@ -26,7 +26,7 @@ class Database:
     def __init__(self, url: str) -> None:
         where = make_url(url)
         # As many connections as threads that serve requests at once, for opening one costs more than most questions.
-        pool = {} if where.database in (None, "", ":memory:") else {"pool_size": 16, "max_overflow": 48}
+        pool = {} if where.database in (None, "", ":memory:") else {"pool_size": 40, "max_overflow": 24}
         self.engine: Engine = create_engine(where, pool_pre_ping=not url.startswith("sqlite"), **pool)
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", _set_up_sqlite)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from coldmig_gateway.clock import now
@@ -12,6 +12,7 @@ from coldmig_gateway.store.errors import CredentialError
 from coldmig_gateway.store.models import IsoCredential, Migration, Token
 from coldmig_gateway.tokens import TokenKind, kind_of, token_digest
 
+_SESSION = select(Migration.id, Migration.organization).where(Migration.session_digest == bindparam("digest"))
 SESSION_UNKNOWN = ("session-unknown", "This site does not know this session (any more); boot the ISO again.")
 
 
@@ -60,8 +61,7 @@ def _of_iso(session: Session, digest: str) -> Principal:
 
 def _of_session(session: Session, digest: str) -> Principal:
     # The row is large and comes with its disks; who it is needs two columns.
-    query = select(Migration.id, Migration.organization).where(Migration.session_digest == digest)
-    found = session.execute(query).one_or_none()
+    found = session.execute(_SESSION, {"digest": digest}).one_or_none()
     if found is None:
         raise CredentialError(*SESSION_UNKNOWN)
     return Principal(Role.SESSION, found.id, found.organization)

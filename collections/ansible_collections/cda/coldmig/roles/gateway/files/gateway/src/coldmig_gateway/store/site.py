@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from coldmig_gateway.clock import now
@@ -26,12 +26,19 @@ from coldmig_gateway.principal import Role
 from coldmig_gateway.store import audit, limits, migrations, principals, queue, states, transitions, unreadable
 from coldmig_gateway.store.database import Database
 from coldmig_gateway.store.errors import CredentialError, NotFoundError
-from coldmig_gateway.store.models import Migration
+from coldmig_gateway.store.models import Disk, Migration
 from coldmig_gateway.store.presence import SILENT_AFTER, heard_since
 from coldmig_gateway.store.states import Action, State
 
 _ACTOR = "gateway"
 _STAGING_DAMAGED = "staging-damaged"
+# Every request of a copy asks for its plan, so no more is read than it needs, and the statements are made once.
+_PLAN = select(Migration.state, Migration.template_id, Migration.organization).where(Migration.id == bindparam("value"))
+_PLANNED_DISKS = (
+    select(Disk.index, Disk.size_bytes, Disk.chunks, Disk.earlier)
+    .where(Disk.migration_id == bindparam("value"))
+    .order_by(Disk.index)
+)
 _NEEDS_STAGING = (State.COPIED, State.IMPORTING)
 
 
@@ -64,24 +71,21 @@ class DatabaseSite:
 
     def copy_plan(self, migration_id: str) -> CopyPlan:
         """State and disks of a migration. Raises UnknownMigrationError."""
-        with self._database.read() as session, _translated():
-            migration = migrations.get(session, None, migration_id)
-            disks = tuple(
-                DiskPlan(
-                    disk.index,
-                    disk.size_bytes,
-                    disk.chunks,
-                    tuple(EarlierDisk(attempt, index) for attempt, index in disk.earlier),
-                )
-                for disk in migration.disks
-            )
-            return CopyPlan(
-                state=migration.state,
-                disks=disks,
-                staging_dir=self._staging_dir,
-                template_id=migration.template_id,
-                organization=migration.organization,
-            )
+        with self._database.read() as session:
+            found = session.execute(_PLAN, {"value": migration_id}).one_or_none()
+            if found is None:
+                raise UnknownMigrationError(f"There is no migration {migration_id!r}.")
+            disks = session.execute(_PLANNED_DISKS, {"value": migration_id}).all()
+        return CopyPlan(
+            state=found.state,
+            disks=tuple(
+                DiskPlan(index, size, chunks, tuple(EarlierDisk(*place) for place in earlier))
+                for index, size, chunks, earlier in disks
+            ),
+            staging_dir=self._staging_dir,
+            template_id=found.template_id,
+            organization=found.organization,
+        )
 
     def rates(self) -> Rates:
         """The limits as they are now."""

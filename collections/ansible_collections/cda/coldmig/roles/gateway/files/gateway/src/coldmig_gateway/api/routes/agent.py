@@ -47,7 +47,6 @@ def enrol(
             staging=context.staging,
             heard_since=context.heard_since,
         )
-        context.presence.note(row.id)
         return Enrolment(
             migration_id=row.id,
             session_token=secret,
