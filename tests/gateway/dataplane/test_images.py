@@ -3,10 +3,14 @@ from __future__ import annotations
 
 import http.client
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from coldmig_gateway.dataplane.site import EarlierDisk
+from coldmig_gateway.staging.disk import DiskStaging, StoredChunk
+from coldmig_gateway.staging.errors import ChunkDamagedError
 from coldmig_wire.digest import chunk_digest
 from coldmig_wire.frames import CHUNK, HEADER
 from coldmig_wire.merkle import MerkleTree
@@ -15,6 +19,7 @@ from gateway.dataplane.memory_site import ORGANIZATION
 from gateway.staging.content import data_frame, raw_chunk, zero_frame
 
 ID = "11111111-2222-4333-8444-555555555555"
+AGAIN = "22222222-2222-4333-8444-555555555555"
 IMAGE = f"/data/v1/migrations/{ID}/disks/0/image.vmdk"
 SIZE = 70 * CHUNK + 1536
 
@@ -96,44 +101,57 @@ def damage(front: Front, chunk_at: int) -> None:
         pack.write(b"\xff\x00\xff")
 
 
-def test_a_chunk_that_changed_in_staging_ends_the_image_early_and_is_written_down(front: Front) -> None:
+@pytest.mark.parametrize(("state", "after"), [("copied", "failed"), ("importing", "failed"), ("finished", "finished")])
+def test_a_chunk_that_changed_in_staging_ends_the_image_and_fails_a_migration_that_needs_it(
+    front: Front, state: str, after: str
+) -> None:
     copy(front, content())
+    migration = front.site.migrations[ID]
+    migration.state = state
     front.stop()
     # The first record is chunk 0: its payload begins after both headers.
     damage(front, 4096 + HEADER + 200_000)
     front.start()
     with pytest.raises((http.client.IncompleteRead, OSError)):
         front.client().request("GET", IMAGE)
-    wait_until(lambda: front.site.migrations[ID].records, "the damage is written down")
-    ((event, detail),) = front.site.migrations[ID].records
+    wait_until(lambda: migration.records, "the damage is written down")
+    ((event, detail),) = migration.records
     assert event == "image-damaged"
     assert "disk 0: chunk 0" in detail
+    assert migration.state == after
 
 
-def test_a_chunk_that_changed_before_verification_is_asked_for_again(front: Front) -> None:
-    migration = front.migration(ID, 3 * CHUNK)
-    session = front.session(ID)
-    session.send([data_frame(0, raw_chunk(0)), data_frame(1, raw_chunk(1))])
+def test_the_next_attempt_takes_over_all_but_the_chunk_that_an_image_failed_for(front: Front) -> None:
+    chunks = content()
+    copy(front, chunks)
     damage(front, 4096 + HEADER + 200_000)
-    session.send([data_frame(2, raw_chunk(2))])
-    wait_until(lambda: migration.records, "the damage is written down")
-    assert migration.state == "copying"
-    assert migration.records[0][0] == "chunk-damaged"
-    assert session.have() == [1, 2]
-    session.send([data_frame(0, raw_chunk(0))])
-    wait_until(lambda: migration.state == "copied", "the chunk that was sent again is verified")
+    with pytest.raises((http.client.IncompleteRead, OSError)):
+        front.client().request("GET", IMAGE)
+    wait_until(lambda: front.site.migrations[ID].state == "failed", "the migration has failed")
+    again = front.migration(AGAIN, SIZE)
+    again.disks = (replace(again.disks[0], earlier=(EarlierDisk(ID, 0),)),)
+    known = front.session(AGAIN).request("GET", "/data/v1/disks/0/known?first=0&count=71").body
+    held = [chunk for chunk in range(71) if any(known[8 * chunk : 8 * chunk + 8])]
+    assert held == sorted(set(chunks) - {0})
 
 
-def test_verification_that_a_restart_interrupted_begins_again_when_the_agent_asks(front: Front) -> None:
-    migration = front.migration(ID, 3 * CHUNK)
-    session = front.session(ID)
-    session.send([data_frame(chunk, raw_chunk(chunk)) for chunk in range(3)])
-    wait_until(lambda: migration.state == "copied", "the copy is verified")
-    migration.state = "copying"
-    front.stop()
-    front.start()
-    assert front.session(ID).have() == [0, 1, 2]
-    wait_until(lambda: migration.state == "copied", "the copy is verified again")
+def test_a_chunk_that_is_good_when_it_is_read_again_only_cuts_the_image_off(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy(front, content())
+    migration = front.site.migrations[ID]
+    with monkeypatch.context() as patch:
+
+        def flipped(staging: DiskStaging, chunk: int) -> StoredChunk:
+            raise ChunkDamagedError(chunk, "flipped in memory")
+
+        patch.setattr(DiskStaging, "load", flipped)
+        with pytest.raises((http.client.IncompleteRead, OSError)):
+            front.client().request("GET", IMAGE)
+        wait_until(lambda: migration.records, "it is written down")
+    assert [event for event, _detail in migration.records] == ["image-cut-off"]
+    assert migration.state == "copied"
+    assert front.client().request("GET", IMAGE).status == 200
 
 
 def test_a_receiver_that_leaves_in_the_middle_disturbs_nobody(front: Front) -> None:

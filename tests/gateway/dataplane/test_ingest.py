@@ -15,7 +15,10 @@ import pytest
 from coldmig_gateway.dataplane.connection import Connection
 from coldmig_gateway.dataplane.settings import Limits
 from coldmig_gateway.staging.pack import Pack
+from coldmig_wire.digest import chunk_digest
 from coldmig_wire.frames import CHUNK, Codec, Frame, FrameType
+from coldmig_wire.grains import decode_chunk
+from coldmig_wire.zstd import encode_zstd
 from gateway.dataplane.front import FRAMES, Client, Front, wait_until
 from gateway.dataplane.memory_site import ORGANIZATION, PROVIDER
 from gateway.staging.content import data_frame, raw_chunk, zero_frame
@@ -294,3 +297,31 @@ def test_frames_in_random_order_over_two_disks_make_both_complete(front: Front, 
         session.send(frames[start : start + 10])
     wait_until(lambda: front.site.migrations[ID].state == "copied", "both disks are verified")
     assert sorted(front.site.migrations[ID].verified) == [0, 1]
+
+
+def test_who_has_to_wait_for_a_copy_slot_is_told_its_place(front: Front, session: Client) -> None:
+    front.site.migrations[ID].queued = (3, 7)
+    answer = session.send([data_frame(0, raw_chunk(0))])
+    assert (answer.status, answer.json["type"]) == (409, "urn:coldmig:problem:queued")
+    assert (answer.json["place"], answer.json["waiting"]) == (3, 7)
+    front.site.migrations[ID].queued = None
+    assert session.send([data_frame(0, raw_chunk(0))]).json["durable"] == 1
+
+
+def test_a_chunk_that_came_as_a_zstandard_frame_is_staged_as_grains(front: Front, session: Client) -> None:
+    raw = raw_chunk(1, stored=300_000)
+    payload = encode_zstd(raw, 3)
+    assert payload is not None
+    frame = Frame(FrameType.DATA, Codec.ZSTD, 0, 1, CHUNK, len(payload), chunk_digest(raw))
+    wrong = Frame(FrameType.DATA, Codec.ZSTD, 0, 2, CHUNK, len(payload), bytes(32))
+    broken = Frame(FrameType.DATA, Codec.ZSTD, 0, 3, CHUNK, len(payload), chunk_digest(raw))
+    answer = session.send([(frame, payload), (wrong, payload), (broken, bytes(len(payload)))])
+    assert answer.json["durable"] == 1
+    assert [(entry["chunk"], entry["reason"]) for entry in answer.json["rejected"]] == [
+        (2, "digest-mismatch"),
+        (3, "bad-payload"),
+    ]
+    record = (front.staging / ID / "disk-0.pack").read_bytes()[4096:]
+    stored = Frame.unpack(record)
+    assert (stored.codec, stored.digest) == (Codec.GRAINS, chunk_digest(raw))
+    assert decode_chunk(record[64 : 64 + stored.length], CHUNK) == raw

@@ -18,6 +18,8 @@ _BURST_SECONDS = 0.25
 _SMALLEST_PIECE = 16 << 10
 _LARGEST_PIECE = 1 << 20
 _PIECES_A_SECOND = 8
+_CREDIT_PIECES = 8
+_ROUND_SECONDS = 0.001
 
 
 @dataclass(slots=True)
@@ -47,6 +49,7 @@ class _Migration:
     template: str
     waiting: deque[tuple[int, asyncio.Future[None]]] = field(default_factory=deque)
     served: float = 0.0
+    not_before: float = 0.0
 
 
 class Shaper:
@@ -89,8 +92,8 @@ class Shaper:
         if migration is None:
             migration = self._migrations[migration_id] = _Migration(template)
         if not migration.waiting:
-            # Who was away has no claim to what it did not use.
-            migration.served = max(migration.served, self._served)
+            # Who was away has no claim to what it did not use, but for the moment in which it made use of the last piece.
+            migration.served = max(migration.served, self._served - _CREDIT_PIECES * count)
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         migration.waiting.append((count, place))
         self._serve()
@@ -125,6 +128,8 @@ class Shaper:
                 if not migration.waiting:
                     continue
                 ready_in = max((bucket.ready_in for bucket in self._buckets(migration.template)), default=0.0)
+                # One piece, then the others must have time to ask again.
+                ready_in = max(ready_in, migration.not_before - now)
                 if ready_in > 0:
                     wait = ready_in if wait is None else min(wait, ready_in)
                 elif least is None or migration.served < least.served:
@@ -136,6 +141,7 @@ class Shaper:
             count, place = least.waiting.popleft()
             for bucket in self._buckets(least.template):
                 bucket.tokens -= count
+                least.not_before = now + _ROUND_SECONDS
             self._served = least.served
             least.served += count
             place.set_result(None)
