@@ -92,7 +92,7 @@ class Shaper:
         if migration is None:
             migration = self._migrations[migration_id] = _Migration(template)
         if not migration.waiting:
-            # Who was away has no claim to what it did not use, but for the moment in which it made use of the last piece.
+            # Who was away has no claim to what it did not use, except for the moment that it takes to ask again.
             migration.served = max(migration.served, self._served - _CREDIT_PIECES * count)
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         migration.waiting.append((count, place))
