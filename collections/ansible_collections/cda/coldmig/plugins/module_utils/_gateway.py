@@ -69,6 +69,16 @@ class Limits(t.TypedDict):
     max_migrations: int | None
     max_disk_bytes: int | None
     max_total_bytes: int | None
+    bandwidth_limit: int | None
+
+
+class SiteLimits(t.TypedDict):
+    """Limits of the site; None is no limit. ``bandwidth_limit`` in bytes per second."""
+
+    bandwidth_limit: int | None
+    max_concurrent_copies: int | None
+    changed_at: str | None
+    changed_by: str | None
 
 
 class Template(t.TypedDict):
@@ -82,6 +92,7 @@ class Template(t.TypedDict):
     auto_start: bool
     power_on: bool
     name_pattern: str
+    skip_free: str
     limits: Limits
     created_at: str
     created_by: str
@@ -119,16 +130,19 @@ class TemplateRef(t.TypedDict):
 
 
 class MigrationDisk(t.TypedDict):
-    """One disk of a migration; sizes in bytes, ``digest`` in hexadecimal once it was verified."""
+    """One disk of a migration; sizes in bytes, ``merkle_root`` in hexadecimal once it was verified."""
 
     index: int
     size_bytes: int
     chunks: int
+    used_bytes: int | None
     have_chunks: int
+    earlier: list[dict[str, t.Any]]
+    unreadable: dict[str, t.Any]
     data_chunks: int | None
     stored_bytes: int | None
     vmdk_bytes: int | None
-    digest: str | None
+    merkle_root: str | None
     verified: bool
     source: dict[str, t.Any]
 
@@ -145,10 +159,14 @@ class Migration(t.TypedDict):
     detail: str | None
     created_at: str
     updated_at: str
+    last_seen_at: str | None
     source_ip: str | None
     machine: dict[str, t.Any]
     destination: Destination
     power_on: bool
+    skip_free: str
+    accept_unreadable: bool
+    superseded_by: str | None
     disks: list[MigrationDisk]
     progress: dict[str, t.Any] | None
     refs: dict[str, str | None]
@@ -221,6 +239,14 @@ class GatewayClient:
     def site(self) -> Site:
         """Public address and CA of the site."""
         return t.cast(Site, self._object("GET", "/site"))
+
+    def site_limits(self) -> SiteLimits:
+        """What all copies together may take (provider)."""
+        return t.cast(SiteLimits, self._object("GET", "/site/limits"))
+
+    def change_site_limits(self, changes: t.Mapping[str, int | None]) -> SiteLimits:
+        """Change limits of the site (provider); None takes one away."""
+        return t.cast(SiteLimits, self._object("PATCH", "/site/limits", changes))
 
     # -- templates
 
@@ -317,7 +343,7 @@ class GatewayClient:
         return self._migration_action(migration_id, "cancel", {"reason": reason})
 
     def change_migration(self, migration_id: str, changes: t.Mapping[str, t.Any]) -> Migration:
-        """Change name, power_on or destination, before the import."""
+        """Change name, power_on, destination or accept_unreadable, before the import."""
         return t.cast(Migration, self._object("PATCH", f"/migrations/{_segment(migration_id)}", changes))
 
     def delete_migration(self, migration_id: str) -> None:

@@ -17,7 +17,7 @@ VM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 STATES = ("waiting", "confirmed", "copying", "copied", "importing", "finished", "failed", "canceled")
 ENDED = frozenset({"finished", "failed", "canceled"})
 CHANGEABLE = frozenset({"waiting", "confirmed", "copying", "copied"})
-SETTINGS = ("name", "power_on", "destination")
+SETTINGS = ("name", "power_on", "destination", "accept_unreadable")
 
 
 def check_options(options: t.Mapping[str, t.Any]) -> None:

@@ -24,9 +24,21 @@ DEFAULTS: t.Mapping[str, t.Any] = {
     "auto_start": False,
     "power_on": False,
     "name_pattern": "{name}",
-    "limits": {"max_migrations": None, "max_disk_bytes": None, "max_total_bytes": None},
+    "skip_free": "auto",
+    "limits": {"max_migrations": None, "max_disk_bytes": None, "max_total_bytes": None, "bandwidth_limit": None},
 }
-WRITABLE = ("name", "organization", "description", "destination", "auto_start", "power_on", "name_pattern", "limits")
+WRITABLE = (
+    "name",
+    "organization",
+    "description",
+    "destination",
+    "auto_start",
+    "power_on",
+    "name_pattern",
+    "skip_free",
+    "limits",
+)
+LEAST_BANDWIDTH = 65536
 
 
 def check_simple_name(field: str, value: str) -> None:
@@ -87,6 +99,9 @@ def check_limits(limits: t.Mapping[str, int | None]) -> None:
     for name, value in limits.items():
         if value is not None and value < 1:
             raise InputError(f"limits.{name}", value, "a whole number from 1 on, or nothing for no limit")
+    bandwidth = limits.get("bandwidth_limit")
+    if bandwidth is not None and bandwidth < LEAST_BANDWIDTH:
+        raise InputError("limits.bandwidth_limit", bandwidth, f"at least {LEAST_BANDWIDTH} bytes per second")
 
 
 def check_options(options: t.Mapping[str, t.Any]) -> None:

@@ -62,6 +62,12 @@ options:
       - Where in VMware Cloud Director the VM arrives, instead of what the template says.
       - It is replaced as a whole.
     type: dict
+  accept_unreadable:
+    description:
+      - Whether the migration is imported although sectors of the source's disks could not be read. Zeros stand for
+        them in the VM.
+      - It is for what has been reported by then. When more turns out to be unreadable it has to be set again.
+    type: bool
 notes:
   - Settings can be changed until the import begins.
 seealso:
@@ -84,6 +90,11 @@ EXAMPLES = r"""
     name: erp-db
     power_on: true
     state: confirmed
+
+- name: Import it although sectors of its disk could not be read
+  cda.coldmig.migration:
+    migration: 8a9df7ab-5dd7-4d3c-9f6e-0f7a0d4f6f11
+    accept_unreadable: true
 
 - name: Cancel it
   cda.coldmig.migration:
@@ -182,6 +193,7 @@ def main() -> None:
                 "default": "present",
             },
             "reason": {"type": "str", "default": "canceled by its owner"},
+            "accept_unreadable": {"type": "bool"},
             "name": {"type": "str"},
             "power_on": {"type": "bool"},
             "destination": {"type": "dict", "options": destination_options()},

@@ -119,6 +119,10 @@ migrations:
       description: Time of the last change, UTC.
       type: str
       sample: "2026-03-02T09:01:10Z"
+    last_seen_at:
+      description: Time at which the agent was last heard of, UTC, to about 10 seconds.
+      type: str
+      sample: "2026-03-02T09:01:05Z"
     source_ip:
       description: Address that the machine registered from.
       type: str
@@ -154,17 +158,50 @@ migrations:
       description: Whether the VM is powered on at the end.
       type: bool
       sample: true
+    skip_free:
+      description: Whether free space is left out, V(auto) or V(never), as the template had it at the registration.
+      type: str
+      sample: auto
+    accept_unreadable:
+      description: Whether it is imported although sectors could not be read.
+      type: bool
+      sample: false
+    reserved_bytes:
+      description: Room in the staging area that was promised to it when it was confirmed.
+      type: int
+      sample: 1289748480
+    superseded_by:
+      description: Migration of a later boot of the same machine that has taken its place.
+      type: str
+      sample:
+    staging_removed_at:
+      description: Time at which the site removed the staged copy by itself, UTC.
+      type: str
+      sample:
     disks:
-      description: The disks, sizes in bytes, with the number of chunks that the site has.
+      description:
+        - The disks, sizes in bytes, with the number of chunks that the site has.
+        - C(used_bytes) has to be copied when free space is left out, C(earlier) are copies of the same disk whose
+          chunks are used again, C(unreadable) is what the source could not read.
+        - C(merkle_root) is known once every chunk was read again from the site's storage.
       type: list
       elements: dict
       sample:
         - index: 0
           size_bytes: 3221225472
           chunks: 3072
+          used_bytes: 1288490188
           have_chunks: 1024
+          earlier:
+            - migration_id: 1d3f0a52-3a0e-4a43-8f3c-c27d2f0f6a02
+              index: 0
+          unreadable:
+            bytes: 512
+            chunks:
+            ranges:
+              - [1048576, 512]
           verified: false
-          digest:
+          merkle_root:
     progress:
       description: Last report of the agent.
       type: dict

@@ -70,6 +70,16 @@ options:
         V({id}) the first eight characters of the migration's id. At least one of them must be in it.
       - A new template has V({name}).
     type: str
+  skip_free:
+    description:
+      - V(auto) leaves out space that a file system surely does not use. Where there is any doubt (a file system that
+        was not cleanly unmounted, is encrypted or unknown) everything is copied.
+      - V(never) copies everything, and with it what was deleted.
+      - A new template has V(auto). Machines that have registered keep what they were registered with.
+    type: str
+    choices:
+      - auto
+      - never
   limits:
     description:
       - What the template lets through. A limit that is left out is no limit.
@@ -85,8 +95,15 @@ options:
       max_total_bytes:
         description: Size in bytes of all disks of one machine together.
         type: int
+      bandwidth_limit:
+        description:
+          - Bytes per second that all copies of the template may take together, at least V(65536). They share it in
+            equal parts.
+          - A change holds at once, also for copies that run.
+        type: int
 seealso:
   - module: cda.coldmig.template_info
+  - module: cda.coldmig.site_limits
   - module: cda.coldmig.iso
 """
 
@@ -112,6 +129,12 @@ EXAMPLES = r"""
   cda.coldmig.template:
     name: erp
     auto_start: true
+
+- name: Let its copies take 100 Mbit/s together (the other limits go)
+  cda.coldmig.template:
+    name: erp
+    limits:
+      bandwidth_limit: 12500000
 
 - name: Delete it
   cda.coldmig.template:
@@ -168,6 +191,10 @@ template:
       description: Name of the VM.
       type: str
       sample: "{name}"
+    skip_free:
+      description: Whether free space is left out.
+      type: str
+      sample: auto
     limits:
       description: What the template lets through; V(null) is no limit.
       type: dict
@@ -175,6 +202,7 @@ template:
         max_migrations:
         max_disk_bytes: 2199023255552
         max_total_bytes:
+        bandwidth_limit: 12500000
     created_at:
       description: Time of creation, UTC.
       type: str
@@ -243,12 +271,14 @@ def main() -> None:
             "auto_start": {"type": "bool"},
             "power_on": {"type": "bool"},
             "name_pattern": {"type": "str"},
+            "skip_free": {"type": "str", "choices": ["auto", "never"]},
             "limits": {
                 "type": "dict",
                 "options": {
                     "max_migrations": {"type": "int"},
                     "max_disk_bytes": {"type": "int"},
                     "max_total_bytes": {"type": "int"},
+                    "bandwidth_limit": {"type": "int"},
                 },
             },
         },

@@ -93,6 +93,10 @@ templates:
       description: Name of the VM.
       type: str
       sample: "{name}"
+    skip_free:
+      description: Whether space that a file system does not use is left out, V(auto) or V(never).
+      type: str
+      sample: auto
     limits:
       description: What the template lets through; V(null) is no limit.
       type: dict
@@ -100,6 +104,7 @@ templates:
         max_migrations:
         max_disk_bytes: 2199023255552
         max_total_bytes:
+        bandwidth_limit:
     created_at:
       description: Time of creation, UTC.
       type: str

@@ -70,3 +70,12 @@ def test_bad_option_is_named(given: dict[str, t.Any], field: str) -> None:
     with pytest.raises(InputError) as caught:
         _migration.check_options(given)
     assert caught.value.field == field
+
+
+def test_unreadable_sectors_are_accepted_before_the_import_only() -> None:
+    accept = options(accept_unreadable=True)
+    found = _migration.wanted_changes(migration("copied", accept_unreadable=False), accept)
+    assert found.after == {"accept_unreadable": True}
+    assert not _migration.wanted_changes(migration("importing", accept_unreadable=True), accept)
+    with pytest.raises(StateError, match="accept_unreadable can be changed only before the import"):
+        _migration.wanted_changes(migration("importing", accept_unreadable=False), accept)

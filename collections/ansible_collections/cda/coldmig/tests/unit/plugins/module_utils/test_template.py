@@ -17,7 +17,16 @@ def destination(*networks: dict[str, t.Any], **changes: t.Any) -> dict[str, t.An
 
 
 def options(**changes: t.Any) -> dict[str, t.Any]:
-    names = ("organization", "description", "destination", "auto_start", "power_on", "name_pattern", "limits")
+    names = (
+        "organization",
+        "description",
+        "destination",
+        "auto_start",
+        "power_on",
+        "name_pattern",
+        "skip_free",
+        "limits",
+    )
     return {"name": "erp", **dict.fromkeys(names), **changes}
 
 
@@ -28,6 +37,7 @@ GOOD: list[dict[str, t.Any]] = [
     options(destination=destination(network(ip_mode="MANUAL", ip="2001:db8::1"))),
     options(name_pattern="web-{serial}.{id}"),
     options(limits={"max_migrations": 1, "max_disk_bytes": None, "max_total_bytes": 1 << 60}),
+    options(limits={"bandwidth_limit": 65536}, skip_free="never"),
 ]
 
 
@@ -64,6 +74,7 @@ BAD: list[tuple[dict[str, t.Any], str, str]] = [
     (options(name_pattern="{name"), "name_pattern", "at least one of"),
     (options(name_pattern="{name} x"), "name_pattern", "beside them only letters"),
     (options(limits={"max_migrations": 0}), "limits.max_migrations", "from 1 on"),
+    (options(limits={"bandwidth_limit": 65535}), "limits.bandwidth_limit", "at least 65536 bytes per second"),
 ]
 
 
@@ -84,7 +95,13 @@ def test_new_template_gets_defaults() -> None:
         "auto_start": False,
         "power_on": False,
         "name_pattern": "{name}",
-        "limits": {"max_migrations": None, "max_disk_bytes": None, "max_total_bytes": None},
+        "skip_free": "auto",
+        "limits": {
+            "max_migrations": None,
+            "max_disk_bytes": None,
+            "max_total_bytes": None,
+            "bandwidth_limit": None,
+        },
     }
 
 
