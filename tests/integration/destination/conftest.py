@@ -7,18 +7,14 @@ import itertools
 import json
 import os
 import random
-import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from coldmig_wire.digest import chunk_digest
 from coldmig_wire.frames import Codec, Frame, FrameType
@@ -26,20 +22,13 @@ from coldmig_wire.geometry import CHUNK, chunk_count, chunk_length
 from coldmig_wire.grains import encode_chunk, is_zero
 from simulators.run import Site, running
 from simulators.vcenter.build import BuildError, build
+from support.gateway import Gateway as RealGateway
+from support.processes import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
-GATEWAY_SOURCE = ROOT / "gateway/src"
-START_TIMEOUT = 60.0
 ORGANIZATION = "acme"
 MIB = 1 << 20
 
 _serial = itertools.count(1)
-
-
-def _unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # --- the destination's two services -------------------------------------------------------------------------------
@@ -69,84 +58,23 @@ def site(_site: Site) -> Iterator[Site]:
 # --- the gateway --------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Gateway:
-    """A running gateway, with the provider's token."""
+class Gateway(RealGateway):
+    """A running gateway; asked beside the modules it is asked as the provider."""
 
-    url: str
-    ca: Path
-    token: str
-
-    def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
-        """Ask the API beside the modules; the decoded answer."""
-        answer = requests.request(
-            method,
-            f"{self.url}/api/v1{path}",
-            json=body,
-            headers={"Authorization": f"Bearer {token or self.token}"},
-            verify=str(self.ca),
-            timeout=30,
-        )
-        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
-        return answer.json() if answer.content else None
-
-    def migration(self, migration_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = self.call("GET", f"/migrations/{migration_id}")
-        return found
-
-    def audit(self, migration_id: str) -> list[str]:
-        """The events of the audit trail."""
-        return [item["event"] for item in self.call("GET", f"/migrations/{migration_id}/audit")["items"]]
-
-    def send(self, token: str, frames: bytes) -> None:
-        """Send frames as an agent does; all must be taken."""
-        answer = requests.post(
-            f"{self.url}/data/v1/frames",
-            data=frames,
-            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/vnd.coldmig.frames"},
-            verify=str(self.ca),
-            timeout=60,
-        )
-        assert answer.ok, answer.text
-        assert answer.json()["rejected"] == []
+    @property
+    def token(self) -> str:
+        """The provider's token."""
+        return self.provider
 
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """``coldmig-gateway init`` and ``serve``."""
-    # the control plane's socket lies in the state directory, and names of sockets must be short
-    directory = tmp_path_factory.mktemp("gw")
-    config, token_file, port = directory / "gateway.toml", directory / "token", _unused_port()
-    command = [sys.executable, "-m", "coldmig_gateway", "--config", str(config)]
-    environment = {**os.environ, "PYTHONPATH": str(GATEWAY_SOURCE)}
-    where = ["--state-dir", str(directory / "s"), "--name", "127.0.0.1", "--listen", "127.0.0.1", "--port", str(port)]
-    subprocess.run([*command, "init", *where, "--token-file", str(token_file)], env=environment, check=True, timeout=60)
-    log_path = directory / "gateway.log"
-    with log_path.open("wb") as log:
-        process = subprocess.Popen([*command, "serve"], env=environment, stdout=log, stderr=log)
-    made = Gateway(
-        f"https://127.0.0.1:{port}", directory / "s/pki/ca.pem", token_file.read_text(encoding="ascii").strip()
-    )
-    try:
-        deadline = time.monotonic() + START_TIMEOUT
-        while True:
-            try:
-                if requests.get(f"{made.url}/api/v1/health", verify=str(made.ca), timeout=5).ok:
-                    break
-            except (requests.ConnectionError, requests.Timeout):
-                pass  # not yet
-            if process.poll() is not None or time.monotonic() > deadline:
-                pytest.fail(f"the gateway did not start:\n{log_path.read_text(encoding='utf-8', errors='replace')}")
-            time.sleep(0.2)
-        made.call("PUT", "/activation", {"active": True, "organizations": [ORGANIZATION]})
+    with Gateway(tmp_path_factory.mktemp("gw"), organization=ORGANIZATION) as made:
+        made.init()
+        made.start()
+        made.activate()
         yield made
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 # --- a migration that is copied -----------------------------------------------------------------------------------
@@ -220,12 +148,19 @@ def make_disk(path: Path, megabytes: int, seed: int, *, odd_sectors: int = 0) ->
     return path
 
 
-def frames_of(disk: Path, index: int) -> Iterator[bytes]:
-    """All of a disk as frames."""
+def frames_of(disk: Path, index: int, unreadable: tuple[int, ...] = ()) -> Iterator[bytes]:
+    """All of a disk as frames; the chunks that are named as those in which the disk had read errors."""
     size = disk.stat().st_size
     with disk.open("rb") as file:
         for chunk in range(chunk_count(size)):
             raw = file.read(chunk_length(chunk, size))
+            if chunk in unreadable:
+                payload = encode_chunk(raw)
+                frame = Frame(
+                    FrameType.UNREADABLE, Codec.GRAINS, index, chunk, len(raw), len(payload), chunk_digest(raw)
+                )
+                yield frame.pack() + payload
+                continue
             if is_zero(raw):
                 yield Frame(FrameType.ZERO_RUN, Codec.RAW, index, chunk, 1, 0, bytes(32)).pack()
                 continue
@@ -244,7 +179,7 @@ class Staged:
 
 
 Stage = Callable[..., Staged]
-"""Called with: destination, power_on, sizes (MiB per disk), copied, and changes to the machine."""
+"""Called with: destination, power_on, sizes (MiB per disk), copied, unreadable (chunks), changes to the machine."""
 
 
 @pytest.fixture(scope="session")
@@ -259,6 +194,7 @@ def stage(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Stage:
         power_on: bool = False,
         sizes: tuple[int, ...] = (6,),
         copied: bool = True,
+        unreadable: tuple[int, ...] = (),
         **changes: Any,
     ) -> Staged:
         number = next(_serial)
@@ -283,12 +219,11 @@ def stage(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Stage:
         session = gateway.call("POST", "/enrolments", describe(name, disks, **changes), token=credential["credential"])
         migration_id = str(session["migration_id"])
         if copied:
+            agent = gateway.api(session["session_token"])
             for index, disk in enumerate(disks):
-                gateway.send(session["session_token"], b"".join(frames_of(disk, index)))
-            deadline = time.monotonic() + 60
-            while (state := gateway.migration(migration_id)["state"]) != "copied":
-                assert time.monotonic() < deadline, f"the migration is still {state}"
-                time.sleep(0.1)
+                frames = b"".join(frames_of(disk, index, unreadable if index == 0 else ()))
+                assert agent.send(frames)["rejected"] == []
+            gateway.wait_for(migration_id, "copied")
         return Staged(migration_id, name, disks)
 
     return make

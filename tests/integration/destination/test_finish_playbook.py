@@ -124,10 +124,10 @@ def test_due_migration_becomes_a_vm_and_the_second_run_changes_nothing(
 
 def test_check_mode_writes_nothing(site: Site, gateway: Gateway, stage: Stage, provider: Provider) -> None:
     migration = stage(sizes=(2,))
-    audit = gateway.audit(migration.id)
+    audit = gateway.events(migration.id)
     run = provider.finish(migration, arguments=("--check", "--diff"))
     assert run.status == 0, run.text
-    assert gateway.audit(migration.id) == audit
+    assert gateway.events(migration.id) == audit
     assert vms_of(site, migration.id) == []
     assert vapps_of(site, migration.name) == []
 
@@ -149,6 +149,23 @@ def test_error_concerns_its_migration_alone_and_the_run_fails_at_its_end(
     again = provider.finish(wrong, right)
     assert again.status == 0, again.text
     assert gateway.migration(wrong.id)["state"] == "finished"
+
+
+def test_unreadable_sectors_wait_for_their_owner_and_fail_nothing(
+    site: Site, gateway: Gateway, stage: Stage, provider: Provider
+) -> None:
+    rusty, sound = stage(sizes=(2,), unreadable=(1,)), stage(sizes=(1,))
+    first = provider.finish(rusty, sound)
+    assert first.status == 0, first.text
+    assert f"WAITS     {rusty.name}: sectors of the source could not be read" in first.text
+    assert "1 of 2 chunks" in first.text
+    assert "accept_unreadable" in first.text
+    assert (gateway.migration(rusty.id)["state"], gateway.migration(sound.id)["state"]) == ("copied", "finished")
+    assert vms_of(site, rusty.id) == []
+    gateway.call("PATCH", f"/migrations/{rusty.id}", {"accept_unreadable": True})
+    second = provider.finish(rusty)
+    assert second.status == 0, second.text
+    assert gateway.migration(rusty.id)["state"] == "finished"
 
 
 def test_interrupted_import_is_resumed(site: Site, gateway: Gateway, stage: Stage, provider: Provider) -> None:

@@ -114,27 +114,27 @@ def test_second_run_writes_nothing(site: Site, gateway: Gateway, stage: Stage, d
     migration = stage()
     destination.vcenter(migration.id)
     first = destination.vcd(migration.id)
-    before, audit = writes(site), gateway.audit(migration.id)
+    before, audit = writes(site), gateway.events(migration.id)
     second = destination.vcd(migration.id)
     assert second["changed"] is False
     assert second["vm"] == first["vm"]
     assert writes(site) == before
-    assert gateway.audit(migration.id) == audit
+    assert gateway.events(migration.id) == audit
 
 
 def test_check_mode_looks_everything_up_and_writes_nothing(
     site: Site, gateway: Gateway, stage: Stage, destination: Destination
 ) -> None:
     migration = stage()
-    before, audit = writes(site), gateway.audit(migration.id)
+    before, audit = writes(site), gateway.events(migration.id)
     planned = destination.vcd(migration.id, check=True)
     assert planned["changed"] is True
     assert planned["vm"]["nics"][0]["network"] == "acme-web"
     destination.vcenter(migration.id)
-    audit = gateway.audit(migration.id)
+    audit = gateway.events(migration.id)
     assert destination.vcd(migration.id, check=True)["changed"] is True
     assert writes(site) == before
-    assert gateway.audit(migration.id) == audit
+    assert gateway.events(migration.id) == audit
     assert vapps_of(site, migration.name) == []
 
 

@@ -46,24 +46,24 @@ def test_vm_has_the_source_s_disks_and_hardware_it_can_drive(
 def test_second_run_changes_nothing(site: Site, gateway: Gateway, stage: Stage, destination: Destination) -> None:
     migration = stage()
     first = destination.vcenter(migration.id)
-    leases, audit = events(site, "lease-created"), gateway.audit(migration.id)
+    leases, audit = events(site, "lease-created"), gateway.events(migration.id)
     second = destination.vcenter(migration.id)
     assert second["changed"] is False
     assert second["vm"] == first["vm"]
     assert second["diff"]["before"] == second["diff"]["after"]
     assert events(site, "lease-created") == leases
-    assert gateway.audit(migration.id) == audit
+    assert gateway.events(migration.id) == audit
 
 
 def test_check_mode_plans_and_writes_nothing(
     site: Site, gateway: Gateway, stage: Stage, destination: Destination
 ) -> None:
     migration = stage()
-    leases, audit = events(site, "lease-created"), gateway.audit(migration.id)
+    leases, audit = events(site, "lease-created"), gateway.events(migration.id)
     planned = destination.vcenter(migration.id, check=True)
     assert planned["changed"] is True
     assert events(site, "lease-created") == leases
-    assert gateway.audit(migration.id) == audit
+    assert gateway.events(migration.id) == audit
     assert gateway.migration(migration.id)["state"] == "copied"
     made = destination.vcenter(migration.id)
     assert {key: made["vm"][key] for key in planned["vm"] if key not in ("disks", "nics")} == {

@@ -6,12 +6,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import signal
-import socket
-import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +15,11 @@ from typing import Any
 
 import pycdlib
 import pytest
-import requests
 
-ROOT = Path(__file__).resolve().parents[3]
+from support.gateway import Gateway
+from support.processes import ROOT
+
 COLLECTION = ROOT / "collections/ansible_collections/cda/coldmig"
-GATEWAY_SOURCE = ROOT / "gateway/src"
-START_TIMEOUT = 60.0
 
 _serial = itertools.count(1)
 
@@ -58,106 +53,26 @@ def machine(name: str, disk_bytes: int = 64 << 20) -> dict[str, Any]:
     }
 
 
-@dataclass
-class Site:
-    """The running gateway, with the provider's token."""
+class Site(Gateway):
+    """The running gateway; asked beside the modules it is asked as the provider."""
 
-    url: str
-    ca: Path
-    token: str
-    database: Path
-
-    def call(self, method: str, path: str, body: Any = None, token: str | None = None) -> Any:
-        """Ask the API beside the modules; the decoded answer."""
-        answer = requests.request(
-            method,
-            f"{self.url}/api/v1{path}",
-            json=body,
-            headers={"Authorization": f"Bearer {token or self.token}"},
-            verify=str(self.ca),
-            timeout=30,
-        )
-        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text}"
-        return answer.json() if answer.content else None
-
-    def organization_token(self, organization: str) -> str:
-        issued = self.call("POST", "/tokens", {"organization": organization, "description": "test"})
-        return str(issued["token"])
-
-    def activate(self, *organizations: str) -> None:
-        """Add organizations to those that may use cold migration."""
-        known = self.call("GET", "/activation")["organizations"]
-        self.call("PUT", "/activation", {"active": True, "organizations": sorted({*known, *organizations})})
+    @property
+    def token(self) -> str:
+        """The provider's token."""
+        return self.provider
 
     def enrol(self, credential: str, name: str) -> str:
         """Register a machine; the id of its migration."""
         return str(self.call("POST", "/enrolments", machine(name), token=credential)["migration_id"])
 
-    def content(self) -> str:
-        """All that the gateway keeps, to compare before and after."""
-        connection = sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
-        try:
-            return "\n".join(connection.iterdump())
-        finally:
-            connection.close()
-
-
-def _unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """``coldmig-gateway init`` and ``serve``, stopped at the end of the tests."""
-    directory = tmp_path_factory.mktemp("gateway")
-    config, token_file, port = directory / "gateway.toml", directory / "token", _unused_port()
-    command = [sys.executable, "-m", "coldmig_gateway", "--config", str(config)]
-    environment = {**os.environ, "PYTHONPATH": str(GATEWAY_SOURCE)}
-    where = [
-        "--state-dir",
-        str(directory / "state"),
-        "--name",
-        "127.0.0.1",
-        "--listen",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    subprocess.run([*command, "init", *where, "--token-file", str(token_file)], env=environment, check=True, timeout=60)
-    log = (directory / "gateway.log").open("wb")
-    process = subprocess.Popen([*command, "serve"], env=environment, stdout=log, stderr=log)
-    made = Site(
-        url=f"https://127.0.0.1:{port}",
-        ca=directory / "state/pki/ca.pem",
-        token=token_file.read_text(encoding="ascii").strip(),
-        database=directory / "state/gateway.db",
-    )
-    try:
-        _wait_until_healthy(made, process, directory / "gateway.log")
+    with Site(tmp_path_factory.mktemp("gateway")) as made:
+        made.init()
+        made.start()
         yield made
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        log.close()
-
-
-def _wait_until_healthy(site: Site, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        try:
-            if requests.get(f"{site.url}/api/v1/health", verify=str(site.ca), timeout=5).ok:
-                return
-        except (requests.ConnectionError, requests.Timeout):
-            pass
-        if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"the gateway did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
-        time.sleep(0.2)
 
 
 @dataclass

@@ -140,3 +140,15 @@ def test_info_adds_the_audit_trail(modules: Any, organization: Any, enrol: Enrol
     modules("migration", token=organization.token, migration=migration, state="confirmed")
     (found,) = modules("migration_info", token=organization.token, migration=migration, audit=True)["migrations"]
     assert [entry["to"] for entry in found["audit"] if entry["to"]] == ["waiting", "confirmed"]
+
+
+def test_unreadable_sectors_are_accepted_once(site: Any, modules: Any, organization: Any, enrol: Enrol) -> None:
+    migration = enrol("rusty")
+    before = site.content()
+    predicted = modules("migration", token=organization.token, check=True, migration=migration, accept_unreadable=True)
+    assert predicted["diff"]["after"] == {"accept_unreadable": True}
+    assert site.content() == before
+    first = modules("migration", token=organization.token, migration=migration, accept_unreadable=True)
+    assert first["migration"]["accept_unreadable"] is True
+    again = modules("migration", token=organization.token, migration=migration, accept_unreadable=True)
+    assert not again["changed"]

@@ -112,7 +112,7 @@ def test_from_activation_to_confirmation(  # noqa: PLR0917 - fixtures
 
     templates = [
         {"name": "first", "destination": {"vdc": "vdc-1", "networks": [{"network": "lan"}]}},
-        {"name": "second", "destination": {"vdc": "vdc-1"}, "auto_start": True},
+        {"name": "second", "destination": {"vdc": "vdc-1"}, "auto_start": True, "skip_free": "never"},
     ]
     made = tenant.play("template", coldmig_templates=templates)
     assert (made.status, made.changed) == (0, 1), made.text
@@ -232,3 +232,33 @@ def test_report_without_migrations_is_an_empty_table(tenant: Side) -> None:
     told = tenant.play("report")
     assert told.status == 0, told.text
     assert "| none |" in told.text
+
+
+def test_limits_of_the_site(site: Any, provider: Side) -> None:
+    try:
+        first = provider.play("limits", coldmig_bandwidth_limit=1 << 20, coldmig_max_concurrent_copies=2)
+        assert (first.status, first.changed) == (0, 1), first.text
+        assert "1048576 bytes per second" in first.text
+        again = provider.play("limits", coldmig_max_concurrent_copies=2)
+        assert (again.status, again.changed) == (0, 0), again.text
+        limits = site.call("GET", "/site/limits")
+        assert (limits["bandwidth_limit"], limits["max_concurrent_copies"]) == (1 << 20, 2)
+    finally:
+        provider.play("limits", coldmig_bandwidth_limit=0, coldmig_max_concurrent_copies=0)
+    assert site.call("GET", "/site/limits")["bandwidth_limit"] is None
+
+
+def test_report_says_what_could_not_be_read(  # noqa: PLR0917 - fixtures
+    site: Any, organization: Any, template: Any, tenant: Side, machine: Any, tmp_path: Path
+) -> None:
+    issued = site.call("POST", f"/templates/{template['id']}/iso-credentials", {"ttl_hours": 1})
+    made = site.call("POST", "/enrolments", machine("rusty"), token=issued["credential"])
+    lost = {"disks": [{"index": 0, "bytes": 1536, "ranges": [[0, 1536]]}]}
+    site.call("POST", "/session/unreadable", lost, token=made["session_token"])
+    report = tmp_path / "report.md"
+    assert tenant.play("report", coldmig_report_dest=str(report)).status == 0
+    assert "1.50 KB of the source could not be read: set accept_unreadable" in report.read_text()
+    path = f"/migrations/{made['migration_id']}"
+    site.call("PATCH", path, {"accept_unreadable": True}, token=organization.token)
+    assert tenant.play("report", coldmig_report_dest=str(report)).status == 0
+    assert "1.50 KB of the source could not be read (accepted)" in report.read_text()
