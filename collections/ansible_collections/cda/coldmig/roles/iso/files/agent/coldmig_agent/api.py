@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from coldmig_agent.machine import Machine
@@ -267,10 +267,16 @@ class DataClient:
             raise NotASiteError(f"the site knows {len(body)} bytes of disk {disk} instead of {size}")
         return body
 
-    def send(self, parts: Sequence[bytes | memoryview]) -> FramesAnswer:
-        """Send frames; the answer comes when what it counts is on the site's disk."""
+    def send(self, parts: Sequence[bytes | memoryview], on_sent: Callable[[], None] = lambda: None) -> FramesAnswer:
+        """Send frames; the answer comes when what it counts is on the site's disk. ``on_sent``: now it is awaited."""
         body = self._connection.request(
-            "POST", "/data/v1/frames", token=self._token, body=parts, content_type=FRAMES_TYPE, limit=1 << 20
+            "POST",
+            "/data/v1/frames",
+            token=self._token,
+            body=parts,
+            content_type=FRAMES_TYPE,
+            limit=1 << 20,
+            on_sent=on_sent,
         )
         return parse_frames_answer(body)
 

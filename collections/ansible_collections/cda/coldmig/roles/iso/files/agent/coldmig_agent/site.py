@@ -14,7 +14,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -244,11 +244,12 @@ class Connection:
         content_type: str | None = None,
         extra: Mapping[str, str] | None = None,
         limit: int = MAX_ANSWER,
+        on_sent: Callable[[], None] = lambda: None,
     ) -> bytes:
         """Send one request and return the answer's body, at most ``limit`` bytes of it.
 
-        ``body`` is sent in pieces with its exact length stated before. Raises :class:`SiteError`; the connection is
-        then closed and may be used again.
+        ``body`` is sent in pieces with its exact length stated before; ``on_sent`` is called behind it. Raises
+        :class:`SiteError`; the connection is then closed and may be used again.
         """
         headers = {"Authorization": f"Bearer {token}", "User-Agent": f"coldmig-agent/{__version__}"}
         headers |= extra or {}
@@ -263,6 +264,7 @@ class Connection:
                 # The site may have refused early and closed: its answer, if it arrived, says more than the broken pipe.
                 if connection.sock is None:
                     raise
+            on_sent()
             response = connection.getresponse()
             status, will_close = response.status, response.will_close
             accepted = 200 <= status < 300

@@ -16,7 +16,9 @@ _WAIT_SECONDS = 0.5
 
 
 class Connections:
-    """Up to ``limit()`` connections in use at once; kept open for the next who wants one."""
+    """Up to ``limit()`` connections that send at once, and one more whose sender only awaits the site's answer: making
+    things durable takes the site a while, in which the link shall not idle. They are kept open for the next sender.
+    """
 
     def __init__(self, make: Callable[[], DataClient], limit: Callable[[], int]) -> None:
         self._make = make
@@ -24,25 +26,46 @@ class Connections:
         self._changed = threading.Condition()
         self._idle: list[DataClient] = []
         self._used: set[DataClient] = set()
+        self._awaiting: set[DataClient] = set()
         self._closed = False
         self._growth = Differences()
 
     def take(self) -> DataClient:
         """Wait for a connection. Raises Closed after :meth:`abort`."""
         with self._changed:
-            while len(self._used) >= self._limit() and not self._closed:
-                self._changed.wait(_WAIT_SECONDS)  # the limit changes without a word
-            if self._closed:
-                raise Closed
+            self._wait(1)
             client = self._idle.pop() if self._idle else self._make()
             self._used.add(client)
             return client
+
+    def _wait(self, more: int) -> None:
+        """Until there may be one more that sends, ``more`` of them not in use yet."""
+        while not self._closed:
+            limit = self._limit()
+            if len(self._used) - len(self._awaiting) < limit and len(self._used) + more <= limit + 1:
+                return
+            self._changed.wait(_WAIT_SECONDS)  # the limit changes without a word
+        raise Closed
+
+    def sent(self, client: DataClient) -> None:
+        """Everything was sent; its answer is awaited."""
+        with self._changed:
+            self._awaiting.add(client)
+            self._changed.notify()
+
+    def send_again(self, client: DataClient) -> None:
+        """The answer has come and there is more to send. Raises Closed."""
+        with self._changed:
+            if client in self._awaiting:
+                self._wait(0)
+                self._awaiting.discard(client)
 
     def give(self, client: DataClient) -> None:
         """Hand a connection back."""
         with self._changed:
             self._used.discard(client)
-            if len(self._used) + len(self._idle) >= self._limit() or self._closed:
+            self._awaiting.discard(client)
+            if len(self._used) + len(self._idle) > self._limit() or self._closed:
                 client.close()
             else:
                 self._idle.append(client)

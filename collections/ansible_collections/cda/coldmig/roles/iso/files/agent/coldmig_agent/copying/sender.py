@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from coldmig_agent.api import DataClient, FramesAnswer
 from coldmig_agent.copying.channel import Channel, Closed
@@ -152,9 +153,11 @@ class Sender:
         client = self._desk.connections.take()
         try:
             while batch.entries:
+                self._desk.connections.send_again(client)
                 began = time.monotonic()
                 try:
-                    answer = client.send([part for entry in batch.entries for part in entry.parts])
+                    parts = [part for entry in batch.entries for part in entry.parts]
+                    answer = client.send(parts, partial(self._desk.connections.sent, client))
                 except SiteError as error:
                     self._recover(client, batch, error)
                     continue
