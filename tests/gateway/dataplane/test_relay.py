@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import socket
 import ssl
@@ -160,6 +161,21 @@ def test_one_address_cannot_take_all_connections(make_front: Callable[..., Front
         return True
 
     wait_until(connects, "a place is free again")
+    for connection in kept:
+        connection.close()
+
+
+def test_where_all_places_are_taken_the_connection_that_has_waited_longest_goes(
+    make_front: Callable[..., Front], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coldmig_gateway.dataplane.server._STILL_SECONDS", 0.0)
+    client = make_front(Limits(connections=3)).client()
+    kept = [client.connect() for _ in range(3)]
+    for connection in (*kept, kept[0]):
+        assert client.request("GET", "/data/v1/nothing", connection=connection).status == 404
+    assert client.request("GET", "/data/v1/nothing").status == 404
+    with pytest.raises((ConnectionError, http.client.HTTPException, ssl.SSLError)):
+        client.request("GET", "/data/v1/nothing", connection=kept[1])
     for connection in kept:
         connection.close()
 

@@ -16,6 +16,7 @@ from coldmig_gateway.dataplane.http import RequestHead
 from coldmig_gateway.dataplane.open_disks import OpenDisks
 from coldmig_gateway.dataplane.problem import Problem, not_found
 from coldmig_gateway.dataplane.room import Room
+from coldmig_gateway.dataplane.sessions import RecentSessions
 from coldmig_gateway.dataplane.settings import Limits
 from coldmig_gateway.dataplane.shaping import Shaper
 from coldmig_gateway.dataplane.site import CopyPlan, DiskPlan, Principal, Role, Site, UnknownMigrationError
@@ -39,6 +40,7 @@ class Context:
     limits: Limits
     io: ThreadPoolExecutor
     workers: ThreadPoolExecutor
+    recent: RecentSessions
     buffers: Buffers
     batches: Turns
     posts: Bounded
@@ -70,6 +72,16 @@ class Context:
         except UnknownMigrationError:
             detail = "the session's migration does not exist any more"
             raise Problem(HTTPStatus.UNAUTHORIZED, "unauthorized", detail) from None
+
+    async def sender(self, head: RequestHead) -> tuple[str, CopyPlan]:
+        """As ``session``, for requests that come many times a second. Raises Problem 401, 403."""
+        token = head.bearer_token
+        found = self.recent.find(token) if token else None
+        if found is None:
+            found = await self.session(head)
+            if token:
+                self.recent.keep(token, *found)
+        return found
 
     async def plan(self, migration_id: str) -> CopyPlan:
         """State and disks of a migration. Raises UnknownMigrationError."""

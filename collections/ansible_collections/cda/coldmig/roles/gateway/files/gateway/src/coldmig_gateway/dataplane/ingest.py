@@ -225,7 +225,7 @@ async def post_frames(context: Context, connection: Connection, head: RequestHea
     if head.headers.get("content-type") != CONTENT_TYPE:
         detail = f"Content-Type: must be {CONTENT_TYPE}"
         raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", detail)
-    migration_id, plan = await context.session(head)
+    migration_id, plan = await context.sender(head)
     if length:
         context.room.check(plan.staging_dir)
     await _ensure_copying(context, migration_id, plan)

@@ -20,6 +20,7 @@ from coldmig_gateway.dataplane.context import Context
 from coldmig_gateway.dataplane.open_disks import OpenDisks
 from coldmig_gateway.dataplane.relay import Address
 from coldmig_gateway.dataplane.room import Room
+from coldmig_gateway.dataplane.sessions import RecentSessions
 from coldmig_gateway.dataplane.settings import FrontSettings
 from coldmig_gateway.dataplane.shaping import Shaper
 from coldmig_gateway.dataplane.site import Site
@@ -33,6 +34,7 @@ _BACKLOG = 1024
 _HOUSEKEEPING_SECONDS = 5.0
 _IO_THREADS = 32
 _RATES_SECONDS = 2.0
+_STILL_SECONDS = 2.0
 
 
 async def serve(settings: FrontSettings, site: Site, *, ready: Callable[[int], None] | None = None) -> None:
@@ -49,10 +51,12 @@ async def serve(settings: FrontSettings, site: Site, *, ready: Callable[[int], N
         ThreadPoolExecutor(limits.verify_threads, thread_name_prefix="data-verify") as workers,
     ):
         disks = OpenDisks(io)
-        verifier = Verifier(site, disks, io)
+        recent = RecentSessions()
+        verifier = Verifier(site, disks, io, copied=recent.forget)
         shaper = Shaper()
         context = Context(
             site, disks, verifier, limits, io, workers,
+            recent=recent,
             buffers=Buffers(limits.spare_buffers),
             batches=Turns(limits.batches),
             posts=Bounded(limits.posts_per_migration),
@@ -120,24 +124,32 @@ class _Front:
         self._scratch = bytearray(RECEIVE_BYTES)
 
     async def accept(self, listener: socket.socket) -> None:
-        """Accepts connections; waits while there are too many."""
+        """Accepts connections; where there are too many, the one that has stood still for longest goes."""
         loop = asyncio.get_running_loop()
         while True:
-            await self._free.acquire()
             try:
                 peer_socket, peer = await loop.sock_accept(listener)
             except OSError as error:
                 # Out of file descriptors, or the peer has gone already: not a reason to stop.
-                self._free.release()
                 _log.warning("accept: %s", error)
                 await asyncio.sleep(0.2)
                 continue
+            try:
+                await self._find_place()
             except BaseException:
-                self._free.release()
+                peer_socket.close()
                 raise
             task = asyncio.create_task(self._serve(peer_socket, (peer[0], peer[1])))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    async def _find_place(self) -> None:
+        while self._free.locked():
+            stillest = max(self._connections, key=lambda connection: connection.still_for, default=None)
+            if stillest is not None and stillest.still_for > _STILL_SECONDS:
+                stillest.abort()
+            await asyncio.sleep(0.05)
+        await self._free.acquire()
 
     async def _serve(self, peer_socket: socket.socket, peer: Address) -> None:
         self._by_address[peer[0]] += 1

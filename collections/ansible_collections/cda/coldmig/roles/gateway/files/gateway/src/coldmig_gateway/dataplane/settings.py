@@ -18,7 +18,7 @@ class Limits:
 
     connections: int = 8192
     connections_per_address: int = 4096
-    """Many agents may wait behind one address; a waiting connection costs some 50 KiB."""
+    """Many agents may wait behind one address; a connection that waits costs some 25 KiB."""
     posts_per_migration: int = 16
     """Bodies of frames that are read at a time for one migration; more of its requests wait."""
     head_bytes: int = 16 << 10

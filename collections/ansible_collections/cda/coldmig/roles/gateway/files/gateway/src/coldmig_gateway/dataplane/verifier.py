@@ -38,8 +38,11 @@ _AT_ONCE = 2
 class Verifier:
     """Verifies migrations, each at most once at a time. Belongs to one event loop."""
 
-    def __init__(self, site: Site, disks: OpenDisks, io: ThreadPoolExecutor) -> None:
-        """``io`` runs the calls to the site."""
+    def __init__(
+        self, site: Site, disks: OpenDisks, io: ThreadPoolExecutor, copied: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """``io`` runs the calls to the site; ``copied`` is told of each migration that is ready."""
+        self._copied = copied
         self._site = site
         self._disks = disks
         self._io = io
@@ -181,6 +184,7 @@ class Verifier:
                 verification.stored_bytes, verification.unreadable_chunks,
             )  # fmt: skip
         await self._call(self._site.copied, migration_id)
+        self._copied(migration_id)
         _log.info("migration %s: copied and verified", migration_id)
         return True
 
