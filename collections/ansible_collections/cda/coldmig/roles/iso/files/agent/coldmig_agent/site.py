@@ -141,6 +141,7 @@ class TcpInfo:
 
     socket: int
     unacknowledged: bool
+    acknowledged_bytes: int
     silent_seconds: float
     #: With unsent or unacknowledged data, and of that: because the peer's window was closed.
     busy_seconds: float
@@ -162,7 +163,10 @@ def tcp_info(sock: socket.socket) -> TcpInfo | None:
     (rtt_us,) = struct.unpack_from("I", data, 68)
     (unsent,) = struct.unpack_from("I", data, 144)
     busy_us, unread_us = struct.unpack_from("QQ", data, 168)
-    return TcpInfo(number, bool(unacked or unsent), last_ack_ms / 1e3, busy_us / 1e6, unread_us / 1e6, rtt_us / 1e6)
+    (acked,) = struct.unpack_from("Q", data, 120)
+    return TcpInfo(
+        number, bool(unacked or unsent), acked, last_ack_ms / 1e3, busy_us / 1e6, unread_us / 1e6, rtt_us / 1e6
+    )
 
 
 def _pieces(body: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:

@@ -71,15 +71,18 @@ class Connections:
                 self._idle.append(client)
             self._changed.notify()
 
-    def unread(self) -> float | None:
-        """Share of the time with unsent data, since the last call, in which the site did not read; None if unknown."""
-        busy = unread = 0.0
+    def measure(self) -> tuple[int, float | None]:
+        """Since the last call: bytes that the other end acknowledged, and the share of the time with unsent data in
+        which it did not read; None if unknown.
+        """
+        busy = unread = acknowledged = 0.0
         for client in self._working():
             info = client.tcp_info()
             if info is not None:
                 busy += self._growth.since((client, info.socket, "busy"), info.busy_seconds)
                 unread += self._growth.since((client, info.socket, "unread"), info.unread_seconds)
-        return min(1.0, unread / busy) if busy > 0 else None
+                acknowledged += self._growth.since((client, info.socket, "sent"), info.acknowledged_bytes)
+        return int(acknowledged), min(1.0, unread / busy) if busy > 0 else None
 
     def cut_dead(self) -> float | None:
         """Cut the connections on which nothing is acknowledged any more; the longest silence of any, in seconds.

@@ -56,7 +56,7 @@ class Sample:
     cpu_idle: float
     #: Bytes of disk content (not of frames, and not zeros) that became durable.
     progress: int
-    #: Bytes of frames that were sent.
+    #: Bytes that the site's end acknowledged.
     sent: int
 
 
@@ -88,9 +88,9 @@ class Controller:
         #: The running trial: the plan before it, the rate before it, and the seconds it has lasted.
         self._trial: tuple[Plan, float, int] | None = None
         self._hold = {"connections": 0, "codec": 0}
-        #: Seconds for which the same has limited the copy, and a smoothed rate of bytes on the wire.
+        #: Seconds for which the same has limited the copy, and the bytes on the wire in the last ones.
         self._steady = 0
-        self._sent = 0.0
+        self._sent: list[int] = []
 
     def tick(self, sample: Sample) -> Plan:
         """Look at one more second."""
@@ -98,7 +98,7 @@ class Controller:
         certain = limit is not None and (limit == self._before or self._share(sample) >= _CLEAR)
         self._steady = self._steady + 1 if limit == self._before else 1
         self._before = limit
-        self._sent = (self._sent + sample.sent) / 2
+        self._sent = [*self._sent[-2:], sample.sent]
         self._rates = [*self._rates[-(_TRIAL - 1) :], sample.progress]
         self._hold = {what: max(0, seconds - 1) for what, seconds in self._hold.items()}
         self.plan = replace(self.plan, limited_by=limit or self.plan.limited_by)
@@ -145,8 +145,8 @@ class Controller:
         """A level worth a trial. A site that does not read may hold us to a bandwidth, and then fewer bytes help."""
         level = self.plan.level
         enough = _IDLE_FOR_MORE if level else _IDLE_FOR_ZSTD
-        fast = self._sent > _FAST_LINK
-        if not self._zstd or self._hold["codec"] or cpu_idle < enough or fast:
+        slow = 0 < max(self._sent) <= _FAST_LINK
+        if not self._zstd or self._hold["codec"] or cpu_idle < enough or not slow:
             return level
         if limit == "site" and (level or self._steady < _STEADY):
             return level

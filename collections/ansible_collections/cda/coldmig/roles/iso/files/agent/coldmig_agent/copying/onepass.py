@@ -258,15 +258,15 @@ class CopyPass:
         idle, everything = cpu_times()
         idle, everything = self._growth.since("idle", idle), self._growth.since("cpu", everything)
         content = sum(progress.content for progress in self._work.progress.values())
-        sent = sum(progress.sent_bytes for progress in self._work.progress.values())
+        sent, unread = self._connections.measure()
         sample = Sample(
             starved=spent[Doing.STARVED],
             computing=spent[Doing.COMPUTING],
             blocked=spent[Doing.BLOCKED],
-            unread=self._connections.unread(),
+            unread=unread,
             cpu_idle=idle / everything if everything else 0.5,
             progress=int(self._growth.since("content", content)),
-            sent=int(self._growth.since("sent", sent)),
+            sent=sent,
         )
         before, plan = self._plan, self._controller.tick(sample)
         if plan != before:

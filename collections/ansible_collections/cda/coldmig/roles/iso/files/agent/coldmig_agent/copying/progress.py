@@ -60,8 +60,7 @@ class DiskProgress:
         self.total_chunks = total_chunks
         self._done = 0
         self._read = 0
-        #: Bytes of frames that were sent; grows only.
-        self.sent_bytes = 0
+        self._sent = 0
         self._skipped = 0
         self._reused = 0
         #: Bytes of content that became durable; grows only.
@@ -76,7 +75,7 @@ class DiskProgress:
     def sent(self, count: int) -> None:
         """Bytes of frames went out."""
         with self._lock:
-            self.sent_bytes += count
+            self._sent += count
 
     def skipped(self, count: int) -> None:
         """Bytes that no file system uses count as zeros."""
@@ -124,6 +123,6 @@ class DiskProgress:
             left = (self.total_chunks - self._done) * CHUNK
             seconds = 0.0 if left == 0 else (left / rate if rate > 0 else None)
             return DiskView(
-                self.index, self.size_bytes, self.total_chunks, self._done, self._read, self.sent_bytes,
+                self.index, self.size_bytes, self.total_chunks, self._done, self._read, self._sent,
                 unreadable, rate, seconds, self._skipped, self._reused,
             )  # fmt: skip
