@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -98,6 +99,12 @@ class Gateway:
         token = self.directory / "provider.token"
         self.command("init", *self._options, "--token-file", str(token))
         self.tokens["provider"] = token.read_text().strip()
+        return self
+
+    def configure(self, **values: object) -> Gateway:
+        """Add settings to the configuration; they hold from the next start."""
+        with self.config.open("a") as file:
+            file.writelines(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
         return self
 
     def start(self, seconds: float = PATIENCE) -> Gateway:

@@ -68,6 +68,8 @@ class Relay:
         """Each connection is reset once so many bytes were sent over it."""
         self.rate: int | None = None
         """Bytes per second from the agents to the gateway, over all connections."""
+        self.rate_after = 0
+        """``rate`` holds once so many bytes were sent."""
         self.delay = 0.0
         """Seconds that everything takes, each way."""
         self._target = (host, target)
@@ -97,12 +99,25 @@ class Relay:
         """Let everything through again that waited."""
         self._call(self._through.set)
 
+    def crawl(self, after: int, rate: int = 256 << 10) -> None:
+        """Let ``after`` bytes of what is still to be sent through at full speed, then only ``rate`` per second."""
+        self.rate_after, self.rate = self.sent + after, rate
+
+    def hurry(self) -> None:
+        """As fast as it goes again."""
+        self.rate = None
+
     def close(self) -> None:
         """Stop listening and cut everything."""
         if not self._thread.loop.is_closed():
             self._call(self._server.close)
             self.cut()
             self._thread.end()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no connection is open."""
+        return not self._writers
 
     # --- in the loop ------------------------------------------------------------------------------------------------
 
@@ -148,7 +163,7 @@ class Relay:
 
     async def _relay(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, sending: bool) -> None:
         """One direction, until its end or OSError."""
-        late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(256)
+        late: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(256 if self.delay else 4)
         reading = asyncio.create_task(self._read(source, late))
         count = 0
         try:
@@ -187,7 +202,7 @@ class Relay:
 
     async def _pay(self, size: int) -> None:
         """Keep to ``rate``."""
-        if self.rate is None:
+        if self.rate is None or self.sent < self.rate_after:
             return
         now = self._thread.loop.time()
         self._paid_until = max(self._paid_until, now) + size / self.rate

@@ -117,8 +117,8 @@ class Middle:
                 head, body = await self._request(head, reader, client)
                 server.write(head + body)
                 await server.drain()
-        except (OSError, asyncio.IncompleteReadError):
-            pass  # one of the two has gone
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # one of the two has gone, or this is the end
         finally:
             answers.cancel()
             for writer in (client, server):
