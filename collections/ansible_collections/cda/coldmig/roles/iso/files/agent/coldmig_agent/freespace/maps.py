@@ -50,7 +50,6 @@ class FreeRanges:
     def _drop_small(self) -> None:
         """Make room: half of the ranges at least go away, the smallest ones."""
         while len(self.starts) > self._max_ranges // 2:
-            self._minimum *= 2
             starts, stops = array("Q"), array("Q")
             for start, stop in zip(self.starts, self.stops, strict=True):
                 if stop - start >= self._minimum:
@@ -59,6 +58,8 @@ class FreeRanges:
                 else:
                     self.dropped_bytes += stop - start
             self.starts, self.stops = starts, stops
+            if len(starts) > self._max_ranges // 2:
+                self._minimum *= 2
 
     def forget_from(self, position: int) -> None:
         """Take back every range that begins at byte ``position`` or behind it."""
@@ -101,7 +102,8 @@ class FreeMap:
         """What has to be copied."""
         return self.size_bytes - self.free_bytes
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         """Number of free ranges."""
         return len(self._starts)
 

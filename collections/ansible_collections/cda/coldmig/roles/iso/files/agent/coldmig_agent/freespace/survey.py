@@ -178,6 +178,8 @@ class _Disk:
     def ranges(self, volume: Volume, found: FreeRanges) -> None:
         """Add the free ranges of a partition. Raises Doubt and ToolError, having added some of them perhaps."""
         fstype = volume.content.fstype
+        if volume.content.hibernated:
+            raise Hibernated("it holds the memory of a hibernated Linux", swap.ADVICE)
         if volume.type in _TYPES:
             raise Doubt(f"its type: {_TYPES[volume.type]}")
         if fstype not in _GATES:
@@ -210,6 +212,10 @@ class _Decision:
             reason=clean(self.reason, _MAX_REASON),
             free_bytes=free_bytes if self.mapped else 0,
         )
+
+    def doubted(self, reason: str) -> _Decision:
+        """The same, but whole."""
+        return replace(self, mapped=False, reason=reason) if self.mapped else self
 
     def notice(self) -> Notice | None:
         """A sentence for a person where a file system was not left cleanly."""
@@ -247,11 +253,12 @@ def _survey_disk(source: Source, seconds: float) -> tuple[FreeRanges, list[_Deci
     fd, read = open_reader(source.path)
     try:
         disk = _Disk(source, read, time.monotonic() + seconds)
+        decisions = [_decide(disk, volume, found) for volume in volumes]
         try:
             disk.check_table()
-        except (Doubt, ToolError) as doubt:
-            return found, [_Decision(volume, mapped=False, reason=str(doubt)) for volume in volumes]
-        return found, [_decide(disk, volume, found) for volume in volumes]
+        except (Doubt, ToolError) as doubt:  # what sleeps on the disk counts all the same
+            return FreeRanges(), [item.doubted(str(doubt)) for item in decisions]
+        return found, decisions
     finally:
         os.close(fd)
 
@@ -297,10 +304,7 @@ def survey(sources: Sequence[Source], seconds: float = DISK_SECONDS) -> Survey:
         kept, ranges = decisions, found
         if sleeper is not None:
             ranges = FreeRanges()
-            kept = [
-                replace(item, mapped=False, reason="a hibernated system keeps it open") if item.mapped else item
-                for item in decisions
-            ]
+            kept = [item.doubted("a hibernated system keeps it open") for item in decisions]
         free_map = _free_map(source, ranges, kept)
         disk = replace(source.disk, used_bytes=free_map.used_bytes, free_map=free_map.describe())
         surveyed.append(replace(source, disk=disk, free_map=free_map))

@@ -10,14 +10,14 @@ from coldmig_agent.freespace.area import Area, Doubt, Hibernated, Ranges
 PAGE_SIZES = (4096, 8192, 16384, 65536)
 _SIGNATURE = b"SWAPSPACE2"
 _ASLEEP = (b"S1SUSPEND", b"S2SUSPEND", b"ULSUSPEND", b"LINHIB")
-_ADVICE = "start the machine and shut it down properly, then boot this ISO again"
+ADVICE = "start the machine and shut it down properly, then boot this ISO again"
 
 
 def free_ranges(area: Area) -> Ranges:
     """All pages behind the header. Raises Doubt, Hibernated where it holds a memory image."""
     marks = {page: area.read(page - 10, 10) for page in PAGE_SIZES}
     if any(mark.startswith(_ASLEEP) for mark in marks.values()):
-        raise Hibernated("it holds the memory of a hibernated Linux", _ADVICE)
+        raise Hibernated("it holds the memory of a hibernated Linux", ADVICE)
     pages = [page for page, mark in marks.items() if mark == _SIGNATURE]
     if len(pages) != 1:
         raise Doubt("it has no signature of swap space, or more than one")
