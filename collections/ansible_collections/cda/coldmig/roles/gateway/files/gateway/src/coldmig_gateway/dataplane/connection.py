@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from typing import cast
 
 #: What is taken from a socket at once.
 RECEIVE_BYTES = 256 << 10
@@ -89,7 +88,7 @@ class Connection:
         while filled < size:
             try:
                 while filled < size:
-                    count = cast(int, read(size - filled, view[filled:]))
+                    count: int = read(size - filled, view[filled:])  # type: ignore[assignment]
                     if not count:
                         raise self._lost()
                     filled += count

@@ -159,7 +159,7 @@ class _Request:
     async def _submit(self, batch: _Batch) -> None:
         await self._slots.acquire()
         try:
-            self._context.room.check(self._plan.staging_dir)
+            self._context.room.check(self._plan.staging_dir, batch.size)
             await self._context.batches.acquire(self._migration_id)
         except StagingError as error:
             # What is in memory still finds room in the reserve; nothing more is read.

@@ -31,7 +31,7 @@ class Limits:
     """Batches (of a chunk or a little more) that one connection may have in verification."""
     batches: int = field(default_factory=lambda: 2 * _threads() + 2)
     """… and all connections together: few, so that migrations take turns."""
-    spare_buffers: int = 16
+    spare_buffers: int = 24
     """Buffers of a payload's size that are kept for the next one instead of being given back to the kernel."""
     unsynced_bytes: int = 64 << 20
     """A long body is made durable in steps of this size, so that a cut costs little."""
