@@ -71,16 +71,18 @@ def test_a_full_file_system_stops_the_copy_for_a_while_and_takes_nothing_back(
         assert len(acknowledged) >= 8
         if reserve:
             assert RESERVE - 6 * CHUNK <= free(small) < RESERVE + 2 * CHUNK
-        assert front.session(ID).have() == acknowledged
+        # What was in memory when the mark was passed may have been kept, too.
+        have = front.session(ID).have()
+        assert have in (acknowledged, [*acknowledged, len(acknowledged)])
         # The same after a restart, and while it is still full.
         front.stop()
         front.start()
-        assert front.session(ID).have() == acknowledged
+        assert front.session(ID).have() == have
         ballast.unlink()
         wait_until(lambda: front.session(ID).send([data_frame(63, raw_chunk(63))]).status == 200, "there is room again")
-        further = [data_frame(chunk, raw_chunk(chunk)) for chunk in range(len(acknowledged), len(acknowledged) + 8)]
+        further = [data_frame(chunk, raw_chunk(chunk)) for chunk in range(len(have), len(have) + 8)]
         assert front.session(ID).send(further).status == 200
-        assert front.session(ID).have() == [*range(len(acknowledged) + 8), 63]
+        assert front.session(ID).have() == [*range(len(have) + 8), 63]
     finally:
         front.stop()
 
