@@ -30,10 +30,9 @@ LOG = logging.getLogger(__name__)
 MAX_FRAMES = 256
 #: A batch that does not fill (a slow disk, an empty one) is sent after this long.
 _LINGER_SECONDS = 1.0
-#: Batches shrink and grow so that one takes between these times: on a slow link progress still moves, and a cut
+#: A batch holds what goes through its connection in this time: on a slow link progress still moves, and a cut
 #: connection costs seconds instead of minutes.
-_FAST_SECONDS = 3.0
-_SLOW_SECONDS = 10.0
+_BATCH_SECONDS = 10.0
 _MIN_BATCH = 1 << 20
 _FIRST_BATCH = 4 << 20
 _PARKED_SECONDS = 0.5
@@ -164,16 +163,17 @@ class Sender:
                 self._backoff.reset()
                 self._desk.say(None)
                 self._account(batch, answer)
-                self._adapt(time.monotonic() - began)
+                self._adapt(batch.size, time.monotonic() - began)
                 return
         finally:
             self._desk.connections.give(client)
 
-    def _adapt(self, seconds: float) -> None:
-        if seconds > _SLOW_SECONDS:
-            self._batch_bytes = max(_MIN_BATCH, self._batch_bytes // 2)
-        elif seconds < _FAST_SECONDS:
-            self._batch_bytes = min(max(_MIN_BATCH, self._desk.batch_bytes()), self._batch_bytes * 2)
+    def _adapt(self, size: int, seconds: float) -> None:
+        if size < _MIN_BATCH // 2:
+            return  # says more about the way there and back than about how much fits through
+        wanted = int(size / max(seconds, 1e-3) * _BATCH_SECONDS)
+        # By twice at most: one quick answer is no fast link.
+        self._batch_bytes = max(_MIN_BATCH, min(wanted, 2 * self._batch_bytes, self._desk.batch_bytes()))
 
     def _account(self, batch: Batch, answer: FramesAnswer) -> None:
         """Count what is durable. Refused chunks are left to the next look at the bitmap."""
