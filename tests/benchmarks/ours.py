@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The product: a real agent on the source's side, a real gateway on the site's, until the site says ``copied``.
+
+The gateway is running before, as the peers' servers are. Its time counts from the agent's start until every chunk is
+durable and was read again and verified; the agent's from its start (interpreter, discovery and survey of the file
+systems included) until it has told its console that the machine may be powered off.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.benchmarks.disks import Disk, difference
+from tests.benchmarks.meter import Measured, PeakMemory, cpu_of, cpu_of_ended_children
+from tests.benchmarks.network import Ends
+from tests.support.agent import Agent
+from tests.support.gateway import Gateway
+from tests.support.processes import AGENT_SOURCE, COLLECTION, GATEWAY_SOURCE, ROOT, tail
+
+NAME = "cda.coldmig"
+_AGENT, _GATEWAY = AGENT_SOURCE.relative_to(ROOT), GATEWAY_SOURCE.relative_to(ROOT)
+_LIVE = COLLECTION.relative_to(ROOT) / "roles/iso/files/iso-build/live"
+_PATIENCE_SECONDS = 600.0
+
+
+class Ours:
+    """A site at one end of a link."""
+
+    name = NAME
+    missing: tuple[str, ...] = ()
+
+    def __init__(self, gateway: Gateway, ends: Ends, directory: Path, checkout: Path) -> None:
+        self._gateway = gateway
+        self._ends = ends
+        self._directory = directory
+        self._checkout = checkout
+        self._source = [checkout / part for part in (_AGENT, _GATEWAY)]
+        self._boots = 0
+
+    def copy(self, disk: Disk) -> Measured:
+        """Copy a disk of a machine that the site has never seen, and verify what arrived. Raises RuntimeError."""
+        iso = self._iso()
+        measured, migration = self._boot(iso, uuid.uuid4(), disk)
+        self._verify(disk, migration)
+        return measured
+
+    def copy_after_reboot(self, disk: Disk, expected_bytes: int, share: float = 0.9) -> tuple[Measured, Measured]:
+        """Cut the source's power when ``share`` of the expected bytes is on the wire, and boot it again.
+
+        Gives what was measured until the cut (of the source nothing but bytes and time), and of the second boot.
+        """
+        iso = self._iso()
+        machine = uuid.uuid4()
+        first, _ = self._boot(iso, machine, disk, cut_after=int(expected_bytes * share))
+        second, migration = self._boot(iso, machine, disk)
+        self._verify(disk, migration)
+        return first, second
+
+    def _iso(self) -> dict[str, object]:
+        url = f"https://{self._ends.address}:{self._gateway.port}"
+        return self._gateway.iso(f"run-{uuid.uuid4()}", url=url)
+
+    def _boot(
+        self, iso: dict[str, object], machine: uuid.UUID, disk: Disk, cut_after: int | None = None
+    ) -> tuple[Measured, str]:
+        self._boots += 1
+        disk.forget()
+        gateway, ends = self._gateway, self._ends
+        source, site, wire = cpu_of_ended_children(), cpu_of(gateway.service.pid), ends.wire_bytes()
+        begun = time.monotonic()
+        place = self._directory / f"boot-{self._boots}"
+        agent = Agent(
+            place, iso, [disk.image], identity=machine, prefix=ends.prefix, source=self._source, env=self._live_system()
+        )
+        with agent, PeakMemory({"source": agent.pid, "site": gateway.service.pid}) as memory:
+            if cut_after is None:
+                self._wait(agent, lambda: self._is_copied(agent))
+                wall, site = time.monotonic() - begun, cpu_of(gateway.service.pid) - site
+                if agent.finish() != 0:
+                    raise RuntimeError(f"the agent has failed:\n{agent.text}{tail(agent.log)}")
+            else:
+                self._wait(agent, lambda: ends.wire_bytes() - wire >= cut_after)
+                agent.kill()
+                wall, site = time.monotonic() - begun, cpu_of(gateway.service.pid) - site
+            migration = _migration(agent)
+        source, wire = cpu_of_ended_children() - source, ends.wire_bytes() - wire
+        return Measured(wall, source, site, wire, memory.peaks["source"], memory.peaks["site"]), migration
+
+    def _is_copied(self, agent: Agent) -> bool:
+        # The log and not the API: asking would cost the gateway what is measured here.
+        migration = _migration(agent)
+        return bool(migration) and f"{migration}: copied and verified" in self._gateway.log_text()
+
+    def _live_system(self) -> dict[str, str]:
+        """What the ISO's live system gives the agent: the kernel's settings of its network, and OpenSSL's."""
+        live = self._checkout / _LIVE
+        if self._ends.prefix:
+            for path in sorted((live / "etc/sysctl.d").glob("*.conf")):
+                for key, value in re.findall(r"^(net\.ipv4\.\S+)\s*=\s*(.+)$", path.read_text(), re.MULTILINE):
+                    subprocess.run([*self._ends.prefix, "sysctl", "-q", f"{key}={value}"], check=True)
+        choose = live / "usr/lib/coldmig/choose-ciphers"
+        if not choose.exists():
+            return {}
+        settings = self._directory / "openssl.cnf"
+        subprocess.run(["sh", choose, settings], check=True)
+        return {"OPENSSL_CONF": str(settings)}
+
+    @staticmethod
+    def _wait(agent: Agent, reached: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not reached():
+            if not agent.alive or time.monotonic() > deadline:
+                raise RuntimeError(f"the copy was not made:\n{agent.text}{tail(agent.log)}")
+            time.sleep(0.02)
+
+    def _verify(self, disk: Disk, migration: str) -> None:
+        arrived = self._gateway.image(migration, 0, self._directory / "arrived.raw", disk.size)
+        wrong = difference(disk, arrived)
+        arrived.unlink()
+        if wrong is not None:
+            raise RuntimeError(f"{NAME}, {disk.name}: {wrong}")
+
+
+def _migration(agent: Agent) -> str:
+    """The migration that a boot has become; empty before that."""
+    found = re.search(r"registered as migration ([0-9a-f-]{36})", agent.text)
+    return found[1] if found else ""
+
+
+@contextmanager
+def site(ends: Ends, directory: Path, checkout: Path = ROOT) -> Iterator[Ours]:
+    """A gateway that listens at the site's end of a link; ``checkout`` is where the product is taken from."""
+    source = checkout / _GATEWAY
+    gateway = Gateway(directory / "site", names=("127.0.0.1", ends.address), listen="0.0.0.0", source=source)  # noqa: S104
+    with gateway.init().start():
+        gateway.activate()
+        yield Ours(gateway, ends, directory, checkout)
