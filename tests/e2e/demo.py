@@ -147,13 +147,14 @@ def summary(outcome: Outcome) -> list[str]:
         ("network", ", ".join(machine["addresses"]), ", ".join(f"{n} ({mode})" for n, mode, _ in cloud.networks), ""),
     ]
     reported = {disk["index"]: disk for disk in (migration.get("progress") or {}).get("disks", [])}
-    moved = [("disk", "size", "read", "sent", "at the site", "VMDK", "SHA-256 of the source, before and after")]
+    moved = [("disk", "size", "unused", "read", "sent", "at the site", "VMDK", "SHA-256 of the source, unchanged")]
     for index, disk in enumerate(migration["disks"]):
         progress = reported.get(disk["index"], {})
         moved.append(
             (
                 str(index),
                 mib(disk["size_bytes"]),
+                mib(progress["skipped_bytes"]) if progress.get("skipped_bytes") is not None else "?",
                 mib(progress["read_bytes"]) if "read_bytes" in progress else "?",
                 mib(progress["sent_bytes"]) if "sent_bytes" in progress else "?",
                 mib(disk["stored_bytes"]),
