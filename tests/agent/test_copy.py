@@ -3,25 +3,33 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agent_lab import MIB, empty_image
-from copy_lab import Session
+from copy_lab import Session, with_disk
 
+from coldmig_agent.api import DataClient, FramesAnswer
+from coldmig_agent.copying import onepass
 from coldmig_agent.copying.channel import Channel, Closed
+from coldmig_agent.copying.controller import Controller, Plan, Sample
 from coldmig_agent.copying.engine import Copier, CopyError
+from coldmig_agent.copying.groups import groups, place_key
 from coldmig_agent.copying.planner import Backoff, count_set, has_all, missing_ranges
 from coldmig_agent.copying.progress import DiskProgress
 from coldmig_agent.copying.sender import CopyStopped, SessionLost, StateChanged
+from coldmig_agent.discovery.disks import read_image_files
 from coldmig_wire.frames import HEADER
 from support.gateway import Gateway
-from support.images import mixed_image, sha256
+from support.images import mixed_image, overwrite, random_image, sha256
 from support.relay import Relay
 
 
@@ -149,6 +157,147 @@ def test_a_site_with_other_disks_is_refused(gateway: Gateway, tmp_path: Path) ->
     (disk,) = state.disks
     with pytest.raises(CopyError, match="this machine has"):
         session.copier.check_session(replace(state, disks=(replace(disk, size_bytes=MIB),)))
+
+
+def test_free_space_arrives_as_zeros_without_being_read_or_sent(gateway: Gateway, tmp_path: Path) -> None:
+    image = random_image(tmp_path / "disk.img", 24, 11)
+    free = [(2 * MIB + 4096, 9 * MIB), (15 * MIB, 15 * MIB + 65536), (20 * MIB, 24 * MIB)]
+    session = Session(gateway, "free", [image], free=[free])
+    session.copy()
+    session.wait_for("copied")
+    content = bytearray(image.read_bytes())
+    for start, stop in free:
+        content[start:stop] = bytes(stop - start)
+    arrived = gateway.image(session.enrolment.migration_id, 0, tmp_path / "arrived.raw")
+    assert arrived.read_bytes() == content
+    view = session.copier.progress[0].view()
+    assert view.skipped_bytes == sum(stop - start for start, stop in free)
+    assert view.read_bytes == 14 * MIB
+    assert view.sent_bytes < 14 * MIB
+
+
+def test_free_space_is_copied_where_the_template_says_never(gateway: Gateway, tmp_path: Path) -> None:
+    image = random_image(tmp_path / "disk.img", 6, 12)
+    iso = gateway.iso("never", skip_free="never")
+    session = Session(gateway, "never", [image], iso=iso, free=[[(MIB, 5 * MIB)]])
+    session.copy()
+    session.wait_for("copied")
+    arrived = gateway.image(session.enrolment.migration_id, 0, tmp_path / "arrived.raw")
+    assert sha256(arrived) == sha256(image)
+    assert session.copier.progress[0].view().skipped_bytes == 0
+
+
+def test_after_a_reboot_only_what_is_missing_or_changed_is_sent(gateway: Gateway, tmp_path: Path) -> None:
+    image = random_image(tmp_path / "disk.img", 40, 13)
+    iso = gateway.iso("reboot")
+    known = {"iso": iso, "identity": str(uuid.uuid4()), "serials": ["S-1"]}
+    first = Session(gateway, "reboot", [image], **known)
+    threading.Thread(target=stop_at, args=(first, 25), daemon=True).start()
+    with pytest.raises(CopyStopped):
+        first.copy(1)
+    client = DataClient(first.site, first.enrolment.session_token)
+    kept = count_set(client.have(0, 40), 40)
+    client.close()
+    assert 25 <= kept < 40
+    overwrite(image, [3, 4], 14)
+    second = Session(gateway, "reboot", [image], **known)
+    second.copy()
+    second.wait_for("copied")
+    arrived = gateway.image(second.enrolment.migration_id, 0, tmp_path / "arrived.raw")
+    assert sha256(arrived) == sha256(image)
+    view = second.copier.progress[0].view()
+    assert kept - 2 <= view.reused_chunks <= kept
+    assert view.sent_bytes < (40 - kept + 2) * (MIB + 4096)
+
+
+def stop_at(session: Session, chunks: int) -> None:
+    """End the copy, as a reboot does, when the site has so many chunks."""
+    while session.copier.progress[0].view().done_chunks < chunks:
+        time.sleep(0.005)
+    session.stop.set()
+
+
+def test_another_machine_gets_nothing_of_it(gateway: Gateway, tmp_path: Path) -> None:
+    image = random_image(tmp_path / "disk.img", 4, 15)
+    iso = gateway.iso("others")
+    for _machine in range(2):
+        session = Session(gateway, "others", [image], iso=iso, identity=str(uuid.uuid4()), serials=["S-1"])
+        session.copy()
+        assert session.copier.progress[0].view().reused_chunks == 0
+
+
+def test_zstd_arrives_as_it_was(gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Steady(Controller):
+        def __init__(self, most_connections: int, codecs: Sequence[str]) -> None:
+            super().__init__(most_connections, codecs)
+            assert "zstd" in codecs
+            self.plan = replace(self.plan, level=3)
+
+        def tick(self, sample: Sample) -> Plan:
+            return self.plan
+
+    monkeypatch.setattr(onepass, "Controller", Steady)
+    image = mixed_image(tmp_path / "disk.img", 24, 16, tail=512)
+    session = Session(gateway, "zstd", [image])
+    session.copy()
+    session.wait_for("copied")
+    arrived = gateway.image(session.enrolment.migration_id, 0, tmp_path / "arrived.raw", image.stat().st_size)
+    assert sha256(arrived) == sha256(image)
+    assert session.copier.plan is not None
+    assert session.copier.plan.codec == "zstd-3"
+
+
+def test_one_connection_has_its_next_batch_on_the_way_while_an_answer_is_awaited(
+    gateway: Gateway, relay: Relay, tmp_path: Path
+) -> None:
+    relay.delay = 0.2
+    image = random_image(tmp_path / "disk.img", 48, 17)
+    session = Session(gateway, "far", [image], url=f"https://127.0.0.1:{relay.port}")
+    sending, most = 0, 0
+    real = DataClient.send
+
+    def send(self: DataClient, parts: Any, on_sent: Any) -> FramesAnswer:
+        nonlocal sending, most
+        sending += 1
+        most = max(most, sending)
+        try:
+            return real(self, parts, on_sent)
+        finally:
+            sending -= 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DataClient, "send", send)
+        session.copy(1)
+    assert most == 2
+    session.wait_for("copied")
+
+
+def test_disks_behind_two_paths_are_read_one_after_the_other(tmp_path: Path) -> None:
+    images = [empty_image(tmp_path / f"{number}.img", MIB) for number in range(4)]
+    sources = dict(enumerate(read_image_files(images)))
+    assert groups(sources, sources) == [[0], [1], [2], [3]]
+    for index in (1, 3):
+        sources[index] = with_disk(sources[index], wwn="naa.5000")
+    assert groups(sources, sources) == [[0], [1, 3], [2]]
+    assert groups({0: sources[0], 1: sources[0]}, [0, 1]) == [[0, 1]]
+
+
+def test_partitions_of_one_disk_are_read_one_after_the_other(tmp_path: Path) -> None:
+    devices = tmp_path / "devices"
+    numbers = {}
+    for number, name in enumerate(("sda/sda1", "sda/sda2", "sdb"), 1):
+        place = devices / name
+        place.mkdir(parents=True)
+        if "/" in name:
+            (place / "partition").write_text("1")
+        numbers[f"8:{number}"] = place
+    links = tmp_path / "sys/dev/block"
+    links.mkdir(parents=True)
+    for number, place in numbers.items():
+        (links / number).symlink_to(place)
+    found = [place_key(tmp_path / "sys", os.makedev(8, minor)) for minor in (1, 2, 3)]
+    assert found[0] == found[1]
+    assert found[2] not in found[:2]
 
 
 def test_missing_ranges_are_those_without_a_bit() -> None:

@@ -24,11 +24,16 @@ def device_key(source: Source, sys: Path) -> str:
         return f"path:{source.path}"
     if not stat.S_ISBLK(found.st_mode):
         return f"file:{found.st_dev}:{found.st_ino}"
-    entry = sys / "dev/block" / f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+    return place_key(sys, found.st_rdev)
+
+
+def place_key(sys: Path, number: int) -> str:
+    """The place of a block device in the kernel's tree; for a partition that of its disk."""
+    entry = sys / "dev/block" / f"{os.major(number)}:{os.minor(number)}"
     try:
         place = entry.resolve(strict=True)
     except OSError:
-        return f"device:{found.st_rdev}"
+        return f"device:{number}"
     return f"device:{place.parent if (place / 'partition').exists() else place}"
 
 
