@@ -35,7 +35,8 @@ def small(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
         os.truncate(image, 48 << 20)
         subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
         command = ["mount", "-o", "loop", str(image), str(place)]
-    subprocess.run(command, check=True)
+    # Finding a free loop device and taking it are two steps: another test may be faster.
+    wait_until(lambda: subprocess.run(command, check=False).returncode == 0, "the file system is mounted")
     yield place
     subprocess.run(["umount", place], check=True)
 
