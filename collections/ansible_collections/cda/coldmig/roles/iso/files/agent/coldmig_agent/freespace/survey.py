@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 
 from coldmig_agent import fence
-from coldmig_agent.discovery import tables
+from coldmig_agent.discovery import filesystems, tables
 from coldmig_agent.discovery.disks import Source, Volume, open_reader
 from coldmig_agent.discovery.tables import ReadAt
-from coldmig_agent.freespace import btrfs, exfat, ext, fat, ntfs, swap, xfs
+from coldmig_agent.freespace import btrfs, exfat, ext, fat, lvm, ntfs, swap, xfs
 from coldmig_agent.freespace.area import Area, Doubt, Hibernated, Ranges, Unclean
 from coldmig_agent.freespace.maps import SECTOR, FreeMap, FreeRanges
 from coldmig_agent.freespace.tools import ToolError, sandbox
@@ -53,7 +54,6 @@ _GATES: Mapping[str, Gate] = {
 _WHOLE = {
     "crypto_LUKS": "it is encrypted (LUKS)",
     "BitLocker": "it is encrypted (BitLocker)",
-    "LVM2_member": "it belongs to LVM",
     "linux_raid_member": "it belongs to Linux software RAID",
     "zfs_member": "it belongs to ZFS",
     "": "nothing that is known lies in it",
@@ -175,17 +175,38 @@ class _Disk:
             others += [part for part in parts if part != (begin, end)]
         return any(start < end and begin < stop for start, stop in others)
 
+    def check_partition(self, volume: Volume) -> None:
+        """Raises Doubt where a partition is more, or less, than what lies in it."""
+        if volume.type in _TYPES:
+            raise Doubt(f"its type: {_TYPES[volume.type]}")
+        if self.overlapping(volume):
+            raise Doubt("it overlaps another partition")
+
+    def logical_volumes(self, volume: Volume) -> list[tuple[Volume, lvm.LogicalVolume]]:
+        """What lies in an LVM physical volume. Raises Doubt and ToolError."""
+        with sandbox(self.source.path, volume.start_bytes, volume.size_bytes, self.deadline) as box:
+            read = _window(self.read, volume.start_bytes, volume.size_bytes)
+            seen = _identify(Area(volume.size_bytes, read, box)).get("TYPE", "nothing")
+        if seen != "LVM2_member":
+            raise Doubt(f"it looks like LVM, to blkid like {clean(seen, 32)}")
+        found: list[tuple[Volume, lvm.LogicalVolume]] = []
+        for logical in lvm.linear_volumes(read, volume.size_bytes):
+            start = volume.start_bytes + logical.start_bytes
+            content = filesystems.probe(_window(self.read, start, logical.size_bytes), logical.size_bytes)
+            inner = replace(volume, start_bytes=start, size_bytes=logical.size_bytes, content=content)
+            found.append((inner, logical))
+        return found
+
     def ranges(self, volume: Volume, found: FreeRanges) -> None:
-        """Add the free ranges of a partition. Raises Doubt and ToolError, having added some of them perhaps."""
+        """Add the free ranges of a partition or logical volume.
+
+        Raises Doubt and ToolError, having added some of them perhaps.
+        """
         fstype = volume.content.fstype
         if volume.content.hibernated:
             raise Hibernated("it holds the memory of a hibernated Linux", swap.ADVICE)
-        if volume.type in _TYPES:
-            raise Doubt(f"its type: {_TYPES[volume.type]}")
         if fstype not in _GATES:
             raise Doubt(_WHOLE.get(fstype, f"{fstype}: its free space is not looked for"))
-        if self.overlapping(volume):
-            raise Doubt("it overlaps another partition")
         if volume.size_bytes <= BOOT_AREA or volume.start_bytes % SECTOR or volume.size_bytes % SECTOR:
             raise Doubt("it is tiny, or not made of whole sectors")
         limit = min(volume.start_bytes + volume.size_bytes, self.size_bytes - DISK_TAIL)
@@ -201,6 +222,7 @@ class _Decision:
     mapped: bool
     reason: str
     problem: Unclean | None = None
+    name: str = ""
 
     def area(self, free_bytes: int = 0) -> FreeArea:
         return FreeArea(
@@ -209,7 +231,7 @@ class _Decision:
             partition=self.volume.number or None,
             fstype=self.volume.content.fstype or None,
             decision="mapped" if self.mapped else "whole",
-            reason=clean(self.reason, _MAX_REASON),
+            reason=clean(f"volume {self.name}: {self.reason}" if self.name else self.reason, _MAX_REASON),
             free_bytes=free_bytes if self.mapped else 0,
         )
 
@@ -223,37 +245,73 @@ class _Decision:
             return None
         disk = f"disk {self.volume.disk}"
         place = f"{disk}, partition {self.volume.number}" if self.volume.number else disk
+        place = f"{place}, volume {self.name}" if self.name else place
         code = "hibernated" if isinstance(self.problem, Hibernated) else "unclean-filesystem"
         kind = self.volume.content.fstype
         message = f"{place} ({kind}) is copied whole, its free space too: {self.problem}; {self.problem.advice}"
         return Notice(code, clean(message))
 
 
-def _decide(disk: _Disk, volume: Volume, found: FreeRanges) -> _Decision:
+def _tried(volume: Volume, found: FreeRanges, attempt: Callable[[], None], name: str = "") -> _Decision:
+    """What comes of an attempt to add the free ranges of a volume."""
     try:
-        disk.ranges(volume, found)
+        attempt()
     except Unclean as doubt:
-        found.forget_from(volume.start_bytes)
-        return _Decision(volume, mapped=False, reason=str(doubt), problem=doubt)
+        decision = _Decision(volume, mapped=False, reason=str(doubt), problem=doubt, name=name)
     except (Doubt, ToolError) as doubt:
-        found.forget_from(volume.start_bytes)
-        return _Decision(volume, mapped=False, reason=str(doubt))
+        decision = _Decision(volume, mapped=False, reason=str(doubt), name=name)
     except Exception as error:  # a file system that nobody thought of must not end the migration
         LOG.exception("the survey of disk %d, partition %d failed", volume.disk, volume.number)
-        found.forget_from(volume.start_bytes)
-        return _Decision(volume, mapped=False, reason=f"the survey failed ({type(error).__name__}: {error})")
-    return _Decision(volume, mapped=True, reason="its free space is known")
+        reason = f"the survey failed ({type(error).__name__}: {error})"
+        decision = _Decision(volume, mapped=False, reason=reason, name=name)
+    else:
+        return _Decision(volume, mapped=True, reason="its free space is known", name=name)
+    found.forget_from(volume.start_bytes)
+    return decision
+
+
+def _decide(disk: _Disk, volume: Volume, found: FreeRanges) -> list[_Decision]:
+    """Decisions for a partition: one, or one for each logical volume in it."""
+    inner: list[_Decision] = []
+
+    def look() -> None:
+        if not volume.content.hibernated:
+            disk.check_partition(volume)
+        if volume.content.fstype != "LVM2_member":
+            disk.ranges(volume, found)
+            return
+        for part, logical in disk.logical_volumes(volume):
+            inner.append(_tried(part, found, partial(_look_into, disk, part, logical, found), logical.name))
+
+    outer = _tried(volume, found, look)
+    return inner if outer.mapped and inner else [_empty(outer)]
+
+
+def _look_into(disk: _Disk, part: Volume, logical: lvm.LogicalVolume, found: FreeRanges) -> None:
+    if logical.pieces != 1:
+        raise Doubt(f"it lies in {logical.pieces} pieces")
+    disk.ranges(part, found)
+
+
+def _empty(decision: _Decision) -> _Decision:
+    """A physical volume without logical ones is copied."""
+    if decision.mapped and decision.volume.content.fstype == "LVM2_member":
+        return decision.doubted("it holds no logical volumes")
+    return decision
 
 
 def _survey_disk(source: Source, seconds: float) -> tuple[FreeRanges, list[_Decision]]:
     """Ranges and decisions for one disk. Raises FenceError."""
     fence.protect(source.path)
     found = FreeRanges()
-    volumes = sorted(source.volumes, key=lambda volume: volume.start_bytes)[:MAX_AREAS]
+    volumes = sorted(source.volumes, key=lambda volume: volume.start_bytes)
     fd, read = open_reader(source.path)
     try:
         disk = _Disk(source, read, time.monotonic() + seconds)
-        decisions = [_decide(disk, volume, found) for volume in volumes]
+        decisions = [decision for volume in volumes for decision in _decide(disk, volume, found)]
+        if len(decisions) > MAX_AREAS:
+            found.forget_from(decisions[MAX_AREAS].volume.start_bytes)
+            del decisions[MAX_AREAS:]
         try:
             disk.check_table()
         except (Doubt, ToolError) as doubt:  # what sleeps on the disk counts all the same
