@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,17 @@ from agent_lab import MIB, Authority, empty_image
 
 from coldmig_agent import lifecycle
 from coldmig_agent.config import parse_config
-from coldmig_agent.lifecycle import Agent, Stopped, refusal
-from coldmig_agent.site import ProblemError
+from coldmig_agent.copying import device, salvage
+from coldmig_agent.copying.controller import Plan
+from coldmig_agent.copying.engine import Copier
+from coldmig_agent.discovery.disks import read_image_files
+from coldmig_agent.lifecycle import Agent, Stopped, describe_plan, refusal
+from coldmig_agent.site import ProblemError, Site, UnreachableError
 from coldmig_agent.status import Phase, Status
 from support.agent import Agent as Process
 from support.agent import iso_settings
 from support.gateway import Gateway
-from support.images import sha256
+from support.images import random_image, sha256
 from support.processes import free_port
 
 
@@ -248,3 +254,136 @@ def test_a_failed_fence_ends_the_migration_before_it_begins(monkeypatch: pytest.
     assert inside.join() is False
     assert inside.agent.status.snapshot().phase is Phase.FAILED
     assert "/dev/sda is not read-only" in inside.text
+
+
+def failing_reads(monkeypatch: pytest.MonkeyPatch, code: int, first: int, last: int) -> None:
+    """Every read that touches bytes ``first`` to ``last`` of a source fails with this errno."""
+    real = os.preadv
+
+    def read(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        if offset <= last and first < offset + sum(map(len, buffers)):
+            raise OSError(code, os.strerror(code))
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(device.os, "preadv", read)
+
+
+def test_bad_sectors_are_reported_with_their_addresses(
+    gateway: Gateway, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(salvage, "PAUSES", (0.0,))
+    start = 9 * MIB + 3 * 512
+    failing_reads(monkeypatch, errno.EIO, start, start + 1023)
+    inside = Inside(gateway.iso("damaged"), image)
+    assert inside.join() is True, inside.text
+    (migration,) = gateway.migrations("damaged")
+    (disk,) = gateway.migration(migration["id"])["disks"]
+    assert disk["unreadable"] == {"bytes": 1024, "chunks": 1, "ranges": [[start, 1024]]}
+    content = bytearray(image.read_bytes())
+    content[start : start + 1024] = bytes(1024)
+    arrived = gateway.image(migration["id"], 0, image.with_name("arrived.raw"))
+    assert arrived.read_bytes() == content
+
+
+def test_a_disk_that_vanishes_ends_the_migration_with_a_reason(
+    gateway: Gateway, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing_reads(monkeypatch, errno.ENXIO, 20 * MIB, 48 * MIB)
+    inside = Inside(gateway.iso("vanished"), image)
+    assert inside.join() is False
+    (migration,) = gateway.migrations("vanished")
+    assert (migration["state"], migration["reason"]) == ("failed", "source-lost")
+    assert "does not answer any more" in inside.text
+    assert str(image) in inside.text
+
+
+def test_a_disk_that_lies_ends_the_migration_with_a_reason(
+    gateway: Gateway, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, reads = os.preadv, set[int]()
+
+    def lie(fd: int, buffers: Sequence[memoryview], offset: int) -> int:
+        count = real(fd, buffers, offset)
+        covered = range(offset // MIB, (offset + count) // MIB)
+        if count >= MIB and reads & set(covered):
+            buffers[0][4711] ^= 1
+        reads.update(covered)
+        return count
+
+    monkeypatch.setattr(device.os, "preadv", lie)
+    inside = Inside(gateway.iso("liar"), image)
+    assert inside.join() is False
+    (migration,) = gateway.migrations("liar")
+    assert (migration["state"], migration["reason"]) == ("failed", "source-unstable")
+    assert "gave other data when it was read a second time" in inside.text
+    assert "at bytes" in inside.text
+
+
+def test_a_machine_waits_for_a_free_place_and_is_told_which_it_has(
+    own_gateway: Gateway, launch: Callable[..., Process], image: Path, tmp_path: Path
+) -> None:
+    own_gateway.start()
+    own_gateway.activate()
+    own_gateway.call("PATCH", "/site/limits", {"max_concurrent_copies": 1})
+    big = random_image(tmp_path / "big.img", 64, 5)
+    own_gateway.call("PATCH", "/site/limits", {"bandwidth_limit": 8 * MIB})
+    with Process(tmp_path / "first", own_gateway.iso("first"), [big]) as first:
+        first.wait_for("Copying")
+        until(lambda: own_gateway.only_migration("first")["state"] == "copying", first)
+        second = launch(own_gateway.iso("second"), image)
+        second.wait_for("Waiting for a free place: 1 of 1")
+        assert own_gateway.only_migration("second")["state"] == "confirmed"
+        own_gateway.call("PATCH", "/site/limits", {"bandwidth_limit": None})
+        assert first.finish() == 0, first.text
+        assert second.finish() == 0, second.text
+
+
+def until(condition: Callable[[], bool], process: Process) -> None:
+    """Wait for something at the site while the agent runs."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, process.text
+        time.sleep(0.05)
+
+
+def test_the_site_learns_what_limits_the_copy(gateway: Gateway, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(3, 3, 2, "link")
+    monkeypatch.setattr(Copier, "plan", property(lambda _copier: plan))
+    inside = Inside(gateway.iso("limits"), image)
+    assert inside.join() is True, inside.text
+    (migration,) = gateway.migrations("limits")
+    progress = migration["progress"]
+    assert (progress["limited_by"], progress["connections"], progress["codec"]) == ("link", 3, "zstd-3")
+    assert progress["sample"]["mismatched"] == 0
+    assert progress["sample"]["checked"] > 0
+    assert describe_plan(plan) == "the link to the site limits the speed; 3 connections, zstd-3"
+    assert describe_plan(Plan(1, 0, 2, "disk")) == "this machine's disk limits the speed; 1 connection, grains"
+    assert describe_plan(None) == ""
+
+
+class FakeControl:
+    """A site that takes a report the second time."""
+
+    def __init__(self) -> None:
+        self.reports: list[Any] = []
+
+    def unreadable(self, _token: str, disks: Any) -> None:
+        self.reports.append(disks)
+        if len(self.reports) == 1:
+            raise UnreachableError("away")
+
+
+def test_unreadable_places_are_reported_until_the_site_knows_and_again_when_there_are_more(image: Path) -> None:
+    config = parse_config(json.dumps(iso_settings("https://127.0.0.1:1", Authority.create().pem)).encode())
+    copier = Copier(Site(config.site), "t", read_image_files([image]), threading.Event(), lambda _text: None)
+    bad_places = lifecycle._BadPlaces("t", copier)
+    control: Any = FakeControl()
+    bad_places.report(control)
+    assert control.reports == []
+    copier.unreadable.note(0, 1, [(MIB, 512)])
+    for _attempt in range(3):
+        bad_places.report(control)
+    assert control.reports == [[{"index": 0, "bytes": 512, "ranges": [[MIB, 512]]}]] * 2
+    copier.unreadable.note(0, 2, [(2 * MIB, 512)])
+    bad_places.report(control)
+    assert len(control.reports) == 3
