@@ -12,11 +12,11 @@ from coldmig_gateway.dataplane.site import EarlierDisk
 from coldmig_gateway.staging.disk import DiskStaging, StoredChunk
 from coldmig_gateway.staging.errors import ChunkDamagedError
 from coldmig_wire.digest import chunk_digest
-from coldmig_wire.frames import CHUNK, HEADER
+from coldmig_wire.frames import CHUNK
 from coldmig_wire.merkle import MerkleTree
 from gateway.dataplane.front import Client, Front, wait_until
 from gateway.dataplane.memory_site import ORGANIZATION
-from gateway.staging.content import data_frame, raw_chunk, zero_frame
+from gateway.staging.content import damage_chunk, data_frame, raw_chunk, zero_frame
 
 ID = "11111111-2222-4333-8444-555555555555"
 AGAIN = "22222222-2222-4333-8444-555555555555"
@@ -94,13 +94,6 @@ def test_an_image_that_is_not_there_is_not_found(front: Front, path: str) -> Non
     assert front.client().request("GET", path).status == 404
 
 
-def damage(front: Front, chunk_at: int) -> None:
-    """Changes one stored byte far inside the given record."""
-    with (front.staging / ID / "disk-0.pack").open("r+b") as pack:
-        pack.seek(chunk_at)
-        pack.write(b"\xff\x00\xff")
-
-
 @pytest.mark.parametrize(("state", "after"), [("copied", "failed"), ("importing", "failed"), ("finished", "finished")])
 def test_a_chunk_that_changed_in_staging_ends_the_image_and_fails_a_migration_that_needs_it(
     front: Front, state: str, after: str
@@ -109,8 +102,7 @@ def test_a_chunk_that_changed_in_staging_ends_the_image_and_fails_a_migration_th
     migration = front.site.migrations[ID]
     migration.state = state
     front.stop()
-    # The first record is chunk 0: its payload begins after both headers.
-    damage(front, 4096 + HEADER + 200_000)
+    damage_chunk(front.staging / ID / "disk-0.pack", 0)
     front.start()
     with pytest.raises((http.client.IncompleteRead, OSError)):
         front.client().request("GET", IMAGE)
@@ -124,7 +116,7 @@ def test_a_chunk_that_changed_in_staging_ends_the_image_and_fails_a_migration_th
 def test_the_next_attempt_takes_over_all_but_the_chunk_that_an_image_failed_for(front: Front) -> None:
     chunks = content()
     copy(front, chunks)
-    damage(front, 4096 + HEADER + 200_000)
+    damage_chunk(front.staging / ID / "disk-0.pack", 0)
     with pytest.raises((http.client.IncompleteRead, OSError)):
         front.client().request("GET", IMAGE)
     wait_until(lambda: front.site.migrations[ID].state == "failed", "the migration has failed")

@@ -11,7 +11,7 @@ from coldmig_gateway.dataplane.site import DiskPlan, EarlierDisk
 from coldmig_wire.digest import chunk_digest
 from coldmig_wire.frames import CHUNK, Codec, Frame, FrameType
 from gateway.dataplane.front import Client, Front, wait_until
-from gateway.staging.content import data_frame, raw_chunk, zero_frame
+from gateway.staging.content import damage_chunk, data_frame, raw_chunk, zero_frame
 
 FIRST = "11111111-2222-4333-8444-555555555555"
 SECOND = "22222222-2222-4333-8444-555555555555"
@@ -78,9 +78,7 @@ def test_what_was_taken_over_and_is_damaged_is_asked_for_and_sent_again(front: F
     front.site.migrations[FIRST].state = "canceled"
     second = attempt(front, SECOND, FIRST)
     second.send([ref(chunk, raw) for chunk, raw in CONTENT.items()])
-    with (front.staging / FIRST / "disk-0.pack").open("r+b") as pack:
-        pack.seek(4096 + 64 + CHUNK // 2)
-        pack.write(b"damage")
+    damage_chunk(front.staging / FIRST / "disk-0.pack", 1)
     second.send(REST)
     records = front.site.migrations[SECOND].records
     wait_until(lambda: records, "the damage is found")

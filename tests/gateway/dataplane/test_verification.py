@@ -10,24 +10,18 @@ import pytest
 from coldmig_gateway.dataplane.verifier import Verifier
 from coldmig_gateway.staging.device import DeviceReader
 from coldmig_gateway.staging.disk import DiskStaging
-from coldmig_wire.frames import CHUNK, HEADER, FrameType
+from coldmig_wire.frames import CHUNK, FrameType
 from gateway.dataplane.front import Front, wait_until
-from gateway.staging.content import data_frame, raw_chunk, zero_frame
+from gateway.staging.content import damage_chunk, data_frame, raw_chunk, zero_frame
 
 ID = "11111111-2222-4333-8444-555555555555"
-
-
-def damage(front: Front, at: int) -> None:
-    with (front.staging / ID / "disk-0.pack").open("r+b") as pack:
-        pack.seek(at)
-        pack.write(b"\xff\x00\xff")
 
 
 def test_a_chunk_that_changed_before_verification_is_asked_for_again(front: Front) -> None:
     migration = front.migration(ID, 3 * CHUNK)
     session = front.session(ID)
     session.send([data_frame(0, raw_chunk(0)), data_frame(1, raw_chunk(1))])
-    damage(front, 4096 + HEADER + 200_000)
+    damage_chunk(front.staging / ID / "disk-0.pack", 0)
     session.send([data_frame(2, raw_chunk(2))])
     wait_until(lambda: migration.records, "the damage is written down")
     assert migration.state == "copying"

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterable
+from pathlib import Path
 
 from coldmig_gateway.staging.disk import DiskStaging
+from coldmig_gateway.staging.pack import PACK_HEADER, body_length
 from coldmig_wire.digest import chunk_digest
-from coldmig_wire.frames import CHUNK, Codec, Frame, FrameType
+from coldmig_wire.frames import CHUNK, HEADER, Codec, Frame, FrameType
 from coldmig_wire.grains import encode_chunk
 
 
@@ -37,3 +40,19 @@ def store(staging: DiskStaging, frames: Iterable[tuple[Frame, bytes]]) -> None:
 def have(staging: DiskStaging) -> list[int]:
     bits = int.from_bytes(staging.have(), "little")
     return [chunk for chunk in range(staging.chunks) if bits >> chunk & 1]
+
+
+def damage_chunk(pack: Path, chunk: int) -> None:
+    """Changes three stored bytes of a chunk, wherever its record lies: several threads append."""
+    with pack.open("r+b") as file:
+        offset = PACK_HEADER
+        while True:
+            file.seek(offset)
+            frame = Frame.unpack(file.read(HEADER))
+            if frame.has_payload and frame.chunk == chunk:
+                break
+            offset += HEADER + body_length(frame)
+        file.seek(offset + HEADER + frame.length // 3)
+        before = file.read(3)
+        file.seek(-3, os.SEEK_CUR)
+        file.write(bytes(byte ^ 0x55 for byte in before))

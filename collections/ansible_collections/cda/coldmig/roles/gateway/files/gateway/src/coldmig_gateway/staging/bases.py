@@ -15,8 +15,9 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from coldmig_gateway.staging.bitmap import Bitmap
 from coldmig_gateway.staging.errors import ChunkDamagedError, StagingError
-from coldmig_gateway.staging.index import Checkpoint, Index, Slot
+from coldmig_gateway.staging.index import Index, Slot
 from coldmig_gateway.staging.pack import DiskIdentity, ForeignPack, PackId
 from coldmig_wire.frames import HEADER, Frame
 from coldmig_wire.geometry import chunk_count
@@ -39,15 +40,19 @@ class Base:
         self.linked = linked
         self.id: PackId = self.pack.identity.pack
         self._index: Index | None = None
-        self._found: Checkpoint | None = None
+        self._data: Bitmap | None = None
+        self._watermark = 0
+        self._bases: Sequence[PackId] = ()
         with contextlib.suppress(StagingError):
             chunks = chunk_count(self.pack.identity.size_bytes)
             self._index = Index(path.with_suffix(".index"), self.pack.identity, chunks, read_only=True)
-            self._found = self._index.load(self.pack.size)
+            found = self._index.load(self.pack.size)
+            if found is not None:
+                self._data, self._watermark, self._bases = found.data, found.watermark, found.bases
 
     def find(self, frame: Frame) -> tuple[PackId, Slot] | None:
         """The chunk that a REF frame means, if it is here: the pack that holds it, and its slot."""
-        if self._index is None or self._found is None or not self._found.data[frame.chunk]:
+        if self._index is None or self._data is None or not self._data[frame.chunk]:
             return None
         try:
             slot = self._index.read_slot(frame.chunk)
@@ -57,18 +62,17 @@ class Base:
             return None
         if slot.base == 0:
             # The earlier attempt may still be written: what its last checkpoint does not cover may go again.
-            durable = slot.offset + HEADER + slot.length <= self._found.watermark
+            durable = slot.offset + HEADER + slot.length <= self._watermark
             return (self.id, slot) if durable else None
-        if slot.base > len(self._found.bases):
+        if slot.base > len(self._bases):
             return None
-        return self._found.bases[slot.base - 1], slot
+        return self._bases[slot.base - 1], slot
 
     def digest_prefixes(self, first: int, count: int) -> array[int] | None:
         """For ``count`` chunks the first 8 bytes of the digest as a number, 0 where there is no data; None if all 0."""
-        if self._index is None or self._found is None:
+        if self._index is None or self._data is None:
             return None
-        data = self._found.data
-        held = data.window(first, count)
+        held = self._data.window(first, count)
         if not any(held):
             return None
         prefixes = self._index.digest_prefixes(first, count)

@@ -10,12 +10,16 @@ import contextlib
 import errno
 import mmap
 import os
+from collections import deque
 from pathlib import Path
 
 from coldmig_gateway.staging.errors import storage_error
 
 _ALIGN = 4096
 _NOTHING = memoryview(b"")
+#: Buffers that are used again: fresh ones come from the kernel page by page, filled with zeros.
+_spare: deque[mmap.mmap] = deque()
+_SPARE = 4
 
 
 class DeviceReader:
@@ -35,10 +39,18 @@ class DeviceReader:
             self._direct = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECT)
         # The file's bytes ``_low`` to ``_high`` lie in the buffer, ending at ``_end``. Each window is read to the same
         # aligned place; what is left of the one before is moved in front of it.
-        self._buffer = memoryview(mmap.mmap(-1, self.MOST + _ALIGN + self.WINDOW))
+        self._memory = self._take_memory()
+        self._buffer = memoryview(self._memory)
         self._place = self.MOST + _ALIGN
         self._low = self._high = 0
         self._end = self._place
+
+    @classmethod
+    def _take_memory(cls) -> mmap.mmap:
+        try:
+            return _spare.pop()
+        except IndexError:
+            return mmap.mmap(-1, cls.MOST + _ALIGN + cls.WINDOW)
 
     def read(self, offset: int, length: int) -> memoryview:
         """``length`` bytes at ``offset``, at most MOST; fewer at the end of the file. Valid until the next call.
@@ -85,7 +97,10 @@ class DeviceReader:
             raise storage_error(f"{self._path}: read at {self._high}", error) from error
 
     def close(self) -> None:
-        """Closes what was opened besides the file itself."""
+        """Closes what was opened besides the file itself. What was read is not valid any more."""
+        if len(_spare) < _SPARE:
+            _spare.append(self._memory)
+        self._buffer = _NOTHING
         if self._direct is not None:
             os.close(self._direct)
             self._direct = None

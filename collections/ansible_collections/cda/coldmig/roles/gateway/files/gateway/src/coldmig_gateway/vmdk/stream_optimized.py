@@ -13,9 +13,10 @@ not written; neither is the table of 32 MiB of zeros (its directory entry is 0).
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from isal import isal_zlib
 
 from coldmig_wire.geometry import CHUNK, GRAIN
 from coldmig_wire.grains import Grain
@@ -136,7 +137,7 @@ def _stored(plain: bytes | memoryview) -> list[bytes | memoryview]:
         block = view[start : start + _STORED_BLOCK]
         final = start + len(block) == len(view)
         pieces += [struct.pack("<BHH", final, len(block), len(block) ^ 0xFFFF), block]
-    pieces.append(struct.pack(">I", zlib.adler32(view)))
+    pieces.append(struct.pack(">I", isal_zlib.adler32(view)))
     return pieces
 
 
