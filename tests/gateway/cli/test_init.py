@@ -178,3 +178,21 @@ def test_without_settings_the_way_to_them_is_told(run: Run, command: list[str]) 
     code, _, err = run(*command)
     assert code == 1
     assert "init --name" in err
+
+
+def test_init_takes_the_settings_of_staging(run: Run, tmp_path: Path) -> None:
+    options = ["--staging-reserve-bytes", "1048576", "--keep-ended-hours", "24"]
+    assert run("init", "--state-dir", str(tmp_path / "state"), "--name", "gw.example", *options)[0] == 0
+    settings = config.load(tmp_path / "gateway.toml")
+    assert (settings.staging_reserve_bytes, settings.keep_ended_hours) == (1 << 20, 24)
+    assert (settings.silent_seconds, settings.janitor_seconds) == (120, 30)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("staging_reserve_bytes", -1), ("keep_ended_hours", 0), ("silent_seconds", 4), ("janitor_seconds", 0)],
+)
+def test_a_setting_out_of_bounds_is_named(name: str, value: int) -> None:
+    values: dict[str, object] = {"state_dir": "/x", "names": ["gw.example"], name: value}
+    with pytest.raises(config.ConfigError, match=f"{name} = {value}"):
+        config.check(values, where="gateway.toml")
