@@ -11,7 +11,18 @@ from pathlib import Path
 
 import pytest
 from agent_lab import MIB, empty_image, need, place, run
-from disk_lab import area_of, content, digests, files_with_a_past, map_of, mounted, patch, rebuild, survey_image
+from disk_lab import (
+    area_of,
+    content,
+    digests,
+    files_with_a_past,
+    map_of,
+    mounted,
+    notices_of,
+    patch,
+    rebuild,
+    survey_image,
+)
 
 from coldmig_agent.discovery.disks import read_image_files
 from coldmig_agent.freespace import survey as survey_module
@@ -297,9 +308,10 @@ def crashed(tmp_path: Path, fstype: str, image: Path, _look: str) -> None:
     area = area_of(found)
     assert (area.decision, area.free_bytes) == ("whole", 0), area.reason
     assert map_of(found).count == 0
-    notices = [notice for notice in found.notices if notice.code == "unclean-filesystem"]
-    assert len(notices) == 1
+    notices = notices_of(found)
+    assert [notice.code for notice in notices] == ["unclean-filesystem"]
     assert "not unmounted cleanly" in notices[0].message
+    assert "copied whole, its free space too" in notices[0].message
     assert "shut it down properly" in notices[0].message
     with mounted(rebuild(crash, map_of(found), tmp_path / "arrived.img"), tmp_path / "mnt"):
         for name in names:
@@ -390,7 +402,7 @@ def test_a_hibernated_linux_keeps_its_file_systems_from_being_looked_at(tmp_path
     found = survey_image(disk)
     assert map_of(found).count == 0
     assert area_of(found, 2).decision == "whole"
-    assert "hibernated" in {notice.code for notice in found.notices}
+    assert [notice.code for notice in notices_of(found)] == ["hibernated"]
 
 
 # What may go wrong with the tools
@@ -426,7 +438,7 @@ def test_a_fault_of_our_own_costs_only_the_free_space(tmp_path: Path, monkeypatc
     def broken(_area: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setitem(survey_module._GATES, "ext4", broken)  # type: ignore[index]
+    monkeypatch.setitem(survey_module._GATES, "ext4", broken)
     whole(ext4(tmp_path / "disk.img", 32), "ZeroDivisionError")
 
 
@@ -438,7 +450,7 @@ def test_ranges_of_an_area_that_fails_late_are_taken_back(tmp_path: Path, monkey
     fs = ext4(tmp_path / "fs.img", 16)
     disk = gpt_disk(tmp_path / "disk.img", 48, ("8300", 16, fs), ("8300", 16, fs))
     before = map_of(survey_image(disk))
-    monkeypatch.setitem(survey_module._GATES, "ext4", out_of_order)  # type: ignore[index]
+    monkeypatch.setitem(survey_module._GATES, "ext4", out_of_order)
     found = survey_image(disk)
     assert before.count > 0
     assert map_of(found).count == 0

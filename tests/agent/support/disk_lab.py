@@ -14,10 +14,11 @@ from pathlib import Path
 
 from agent_lab import MIB, empty_image, need, run
 
+from coldmig_agent.discovery import disks
 from coldmig_agent.discovery.disks import read_image_files
 from coldmig_agent.freespace.maps import FreeMap
 from coldmig_agent.freespace.survey import Survey, survey
-from coldmig_agent.machine import FreeArea
+from coldmig_agent.machine import FreeArea, Notice
 
 #: Mount options without which a damaged image would be mended in silence.
 _LOOK = {"ext2": "ro", "ext3": "ro,noload", "ext4": "ro,noload", "xfs": "ro,norecovery", "btrfs": "ro"}
@@ -62,33 +63,42 @@ def digests(root: Path) -> dict[str, str]:
 
 
 @contextmanager
+def attached(image: Path) -> Iterator[str]:
+    """A writable loop device over the image; when the block is left, everything is in the image."""
+    device = run("losetup", "--find", "--show", image).decode().strip()
+    try:
+        run("blockdev", "--setrw", device)  # the flag outlives whoever had this device before
+        yield device
+    finally:
+        run("losetup", "--detach", device)
+        while run("losetup", "--associated", image):  # until a driver has written everything and closed it
+            time.sleep(0.02)
+
+
+@contextmanager
 def mounted(image: Path, place: Path, options: str = "rw", fstype: str | None = None) -> Iterator[Path]:
-    """The image's file system by the kernel, through a loop device."""
+    """The image's file system by the kernel."""
     place.mkdir(exist_ok=True)
     kind = ("-t", fstype) if fstype else ()
-    run("mount", *kind, "-o", f"loop,{options}", image, place)
-    try:
-        yield place
-    finally:
-        run("umount", place)
+    with attached(image) as device:
+        run("mount", *kind, "-o", options, device, place)
+        try:
+            yield place
+        finally:
+            run("umount", place)
 
 
 @contextmanager
 def fuse_mounted(tool: str, image: Path, place: Path, options: str = "rw") -> Iterator[Path]:
-    """The image's file system by a FUSE driver (``ntfs-3g``, ``mount.exfat-fuse``), which has ended when this does."""
+    """The image's file system by a FUSE driver: ``ntfs-3g``, ``mount.exfat-fuse``."""
     need(tool)
     place.mkdir(exist_ok=True)
-    device = run("losetup", "--find", "--show", image).decode().strip()
-    try:
+    with attached(image) as device:
         run(tool, "-o", options, device, place)
         try:
             yield place
         finally:
             run("umount", place)
-    finally:
-        run("losetup", "--detach", device)
-        while run("losetup", "--associated", image):  # until the driver has written everything and closed it
-            time.sleep(0.02)
 
 
 @dataclass(frozen=True)
@@ -181,6 +191,11 @@ def survey_image(image: Path) -> Survey:
     found = survey(read_image_files([image]))
     assert image.stat().st_mtime_ns == before, "the survey wrote to the source"
     return found
+
+
+def notices_of(found: Survey) -> list[Notice]:
+    """What a person is told about the disks, by their signatures and by the survey."""
+    return [*disks.notices(found.sources), *found.notices]
 
 
 def map_of(found: Survey) -> FreeMap:

@@ -272,7 +272,10 @@ def _volume_notices(volume: Volume, where: str) -> list[Notice]:
         message = f"{place} holds a hibernated Linux: start and shut it down properly before you migrate it"
         found.append(Notice("hibernated", message))
     if volume.content.unclean:
-        message = f"{place} ({kind}) was not unmounted cleanly; it is copied as it is and recovers when it boots"
+        message = (
+            f"{place} ({kind}) was not unmounted cleanly; it is copied whole, its free space too, and recovers when it"
+            " boots. To copy less, start the machine, shut it down properly, and boot this ISO again"
+        )
         found.append(Notice("unclean-filesystem", message))
     return found
 

@@ -240,8 +240,9 @@ class _Decision:
         return replace(self, mapped=False, reason=reason) if self.mapped else self
 
     def notice(self) -> Notice | None:
-        """A sentence for a person where a file system was not left cleanly."""
-        if self.problem is None:
+        """A sentence for a person about a file system that was not left cleanly, unless its signature told it."""
+        content = self.volume.content
+        if self.problem is None or (not self.name and (content.unclean or content.hibernated)):
             return None
         disk = f"disk {self.volume.disk}"
         place = f"{disk}, partition {self.volume.number}" if self.volume.number else disk
