@@ -61,15 +61,16 @@ def served(directory: Path, *arguments: str | Path) -> Iterator[StrangeDisk]:
         words = ["nbdkit", "--foreground", "--readonly", "--unix", str(socket), *map(str, arguments)]
         log = stack.enter_context((directory / "nbdkit.log").open("ab"))
         nbdkit = subprocess.Popen(words, stdout=log, stderr=log)
-        stack.callback(nbdkit.wait)
-        stack.callback(nbdkit.kill)
+        served_disk = StrangeDisk(mount / "nbd", nbdkit)
+        stack.callback(served_disk.vanish)
         wait_until(socket.exists, (directory / "nbdkit.log").read_text)
         fuse = subprocess.Popen(["nbdfuse", "--readonly", str(mount), "--unix", str(socket)], stdout=log, stderr=log)
         stack.callback(fuse.wait)
         stack.callback(subprocess.run, ["fusermount3", "-u", "-z", str(mount)], check=False, capture_output=True)
-        path = mount / "nbd"
-        wait_until(path.exists, (directory / "nbdkit.log").read_text)
-        yield StrangeDisk(path, nbdkit)
+        # Before the file system goes, so that reads that would take long end at once.
+        stack.callback(served_disk.vanish)
+        wait_until(served_disk.path.exists, (directory / "nbdkit.log").read_text)
+        yield served_disk
 
 
 def damaged(directory: Path, image: Path, bad: Sequence[tuple[int, int]]) -> list[str | Path]:

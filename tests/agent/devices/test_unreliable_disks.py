@@ -66,3 +66,4 @@ def test_a_dying_disk_does_not_hold_up_a_healthy_one(gateway: Gateway, tmp_path:
 
         wait_until(lambda: arrived()[1] == 32, "the healthy disk to arrive")
         assert arrived()[0] < 6
+        disk.vanish()
