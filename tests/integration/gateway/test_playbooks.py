@@ -236,7 +236,9 @@ def test_report_without_migrations_is_an_empty_table(tenant: Side) -> None:
 
 def test_limits_of_the_site(site: Any, provider: Side) -> None:
     try:
-        first = provider.play("limits", coldmig_bandwidth_limit=1 << 20, coldmig_max_concurrent_copies=2)
+        # As people type it: what comes with -e NAME=VALUE is text.
+        typed = ["-e", "coldmig_bandwidth_limit=1048576", "-e", "coldmig_max_concurrent_copies=2"]
+        first = provider.play("limits", *typed)
         assert (first.status, first.changed) == (0, 1), first.text
         assert "1048576 bytes per second" in first.text
         again = provider.play("limits", coldmig_max_concurrent_copies=2)
