@@ -164,6 +164,8 @@ def test_an_interrupted_removal_is_taken_up_again(
     assert staging.round() == set()
     staging.put(migration)  # somebody had opened it once more
     assert staging.round() == set()
+    events = [entry["event"] for entry in acme.ok("GET", f"/migrations/{migration}/audit")["items"]]
+    assert events.count("staging-removed") == 1
 
 
 def test_what_is_half_gone_is_offered_to_nobody(site: SiteKit, acme: Caller, iso: Caller, staging: Staging) -> None:
