@@ -23,8 +23,8 @@ def clock(seconds: int) -> dict[str, str]:
     return {"LD_PRELOAD": str(LIBRARY), "FAKETIME": f"{seconds:+d}", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
-@pytest.mark.parametrize("years", [-1, 1])
-def test_a_machine_whose_clock_is_a_year_off_is_copied(lab: Lab, years: int) -> None:
+@pytest.mark.parametrize("years", [-1, 1, 3])  # after three the site's certificate seems to have expired
+def test_a_machine_whose_clock_is_years_off_is_copied(lab: Lab, years: int) -> None:
     image = mixed_image(lab.work / "disk.img", 12, 1)
     agent = lab.boot(lab.iso(), image, env=clock(years * YEAR))
     lab.assert_copied(agent, image)

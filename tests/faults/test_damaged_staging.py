@@ -84,6 +84,9 @@ def test_a_chunk_that_goes_bad_after_the_copy_is_found_by_verify_and_never_leave
     assert "chunk 9" in said
     with pytest.raises(SupportError, match="too early"):
         own_lab.gateway.image(agent.migration_id, 0, own_lab.work / "arrived.raw")
+    migration = own_lab.gateway.wait_for(agent.migration_id, "failed")
+    assert migration["reason"] == "staging-damaged"
+    assert "chunk 9" in migration["detail"]
 
 
 def test_a_chunk_of_an_earlier_attempt_that_went_bad_is_not_taken_over(lab: Lab) -> None:

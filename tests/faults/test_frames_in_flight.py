@@ -76,7 +76,7 @@ def test_a_header_damaged_on_the_way_costs_the_connection_and_nothing_else(
         if left[0] and len(frames) > 2:
             left[0] -= 1
             header = bytearray(frames[1].header)
-            header[9] ^= 0x40  # the chunk's number, as if it were another's
+            header[8] ^= 0x04  # the chunk's number: its content would come to lie in another's place
             return [frames[0], Sent(frames[1].frame, bytes(header), frames[1].payload), *frames[2:]]
         return frames
 
