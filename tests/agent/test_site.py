@@ -231,10 +231,35 @@ def test_a_connection_is_used_again_and_a_lost_one_replaced(serve: Callable[...,
         connection.request("POST", "/x", token="t", body=[b"ab", b"c"], content_type="text/plain")
     assert [request[3] for request in server.requests] == [b"abc"] * 3
     assert all(request[2]["Content-Length"] == "3" for request in server.requests)
+    # Closed while it was idle: not worth a word.
     connection._http.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
-    with pytest.raises(UnreachableError):
-        connection.request("GET", "/x", token="t")
     assert connection.request("GET", "/x", token="t") == b"{}"
+    # What is expensive to send is not sent twice without asking what has arrived.
+    connection.cut()
+    with pytest.raises(UnreachableError):
+        connection.request("POST", "/x", token="t", body=[bytes(1 << 20)], content_type="text/plain")
+    assert connection.request("GET", "/x", token="t") == b"{}"
+
+
+def test_a_body_goes_out_in_pieces_of_a_bearable_size() -> None:
+    parts = [b"a" * 64, b"b" * 64, memoryview(bytes(600 << 10)), b"c" * 64]
+    pieces = list(site_module._pieces(parts))
+    assert b"".join(pieces) == b"".join(parts)
+    assert [len(piece) for piece in pieces] == [128, 256 << 10, 256 << 10, 88 << 10, 64]
+
+
+def test_the_kernel_tells_how_a_connection_does(serve: Callable[..., Server]) -> None:
+    connection = site_for(serve().port).connection(5)
+    assert connection.info() is None
+    connection.request("POST", "/x", token="t", body=[bytes(100_000)], content_type="text/plain")
+    info = connection.info()
+    assert info is not None
+    assert info.acknowledged_bytes > 100_000
+    assert 0 <= info.silent_seconds < 60
+    assert 0 < info.rtt_seconds < 60
+    assert 0 <= info.unread_seconds <= info.busy_seconds
+    connection.close()
+    assert connection.info() is None
 
 
 class Proxy:

@@ -184,7 +184,9 @@ class Agent:
         while True:
             session = self._session(control, token)
             if session.state in _COMPLETE:
-                self.status.phase(Phase.DONE)
+                damage = [f"disk {disk}: {text}" for disk, text in copier.damage().items()]
+                what = f"{'; '.join(damage)}. Accept that at the site, or repair the source and begin again"
+                self.status.phase(Phase.DONE, what if damage else "")
                 return
             if session.state in _ENDED:
                 phase = Phase.FAILED if session.state == "failed" else Phase.CANCELED

@@ -29,7 +29,7 @@ CONNECT_TIMEOUT = 20.0
 #: A control answer describes one migration; anything longer is not from a site.
 MAX_ANSWER = 4 << 20
 #: Idle connections are closed by gateways and by firewalls on the way; a fresh one costs a round trip or two.
-IDLE_SECONDS = 20.0
+IDLE_SECONDS = 60.0
 #: What one write to the connection may hold: the timeout covers a whole write, and a slow link must not run into it.
 _PIECE = 256 << 10
 #: Smaller parts of a body are sent together with their neighbours.
@@ -257,6 +257,7 @@ class Connection:
         """
         headers = {"Authorization": f"Bearer {token}", "User-Agent": f"coldmig-agent/{__version__}"}
         headers |= extra or {}
+        reused = self._http is not None
         if content_type is not None:
             headers["Content-Type"] = content_type
             headers["Content-Length"] = str(sum(len(part) for part in body))
@@ -277,6 +278,11 @@ class Connection:
             too_long = len(data) > most
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
+            if reused and isinstance(error, ConnectionError | ssl.SSLEOFError) and sum(map(len, body)) <= _SMALL:
+                # The other end, or a firewall, had closed what was idle: that says nothing about the site.
+                return self.request(
+                    method, path, token=token, body=body, content_type=content_type, extra=extra, limit=limit
+                )
             raise explain(error, self._config) from error
         if too_long or will_close or not accepted:
             self.close()

@@ -22,6 +22,8 @@ LOG = logging.getLogger(__name__)
 #: Direct reads begin and end at multiples of this; the end of a disk is the exception.
 ALIGNMENT = 4096
 _BUFFERED_AHEAD = 4 << 20
+#: Places that are tried before a disk is said to have gone.
+_PLACES = 16
 _BUFFERED_DROP = 16 << 20
 #: A place on the medium cannot be read; its neighbours may well be.
 _MEDIUM = frozenset({errno.EIO, errno.ENODATA, errno.EILSEQ, errno.ETIMEDOUT, errno.EREMOTEIO, errno.EBADMSG})
@@ -44,6 +46,7 @@ class SourceDevice:
         self.size_bytes = size_bytes
         fence.protect(path)
         self.direct = True
+        self._good = 0
         #: The least that can be read at once.
         self.granule = sector
         try:
@@ -95,6 +98,7 @@ class SourceDevice:
             raise self._judged(error, offset) from error
         if done < length:
             self._rest(views, offset, done, length)
+        self._good = offset
         if not self.direct:
             start = max(0, offset - _BUFFERED_DROP)
             os.posix_fadvise(self._fd, start, offset + length - start, os.POSIX_FADV_DONTNEED)
@@ -120,9 +124,10 @@ class SourceDevice:
         return SourceLostError(f"{self.path} does not answer any more ({error.strerror}, at byte {offset})")
 
     def is_alive(self) -> bool:
-        """Whether anything can be read: the first, a middle or the last place. Not from the page cache."""
+        """Whether anything can be read: what was read last, or one of some places all over the disk, past the cache."""
         buffer = memoryview(mmap.mmap(-1, ALIGNMENT))
-        for offset in (0, self.size_bytes // 2, self.size_bytes - 1):
+        step = max(1, self.size_bytes // _PLACES)
+        for offset in (self._good, *range(step // 2, self.size_bytes, step)):
             start = offset // ALIGNMENT * ALIGNMENT
             length = min(ALIGNMENT, self.size_bytes - start)
             self.forget(start, length)

@@ -22,6 +22,7 @@ from coldmig_agent.copying.unreadable import Unreadable
 from coldmig_agent.copying.voice import Voice
 from coldmig_agent.discovery.disks import Source
 from coldmig_agent.site import Site
+from coldmig_agent.text import human_bytes
 from coldmig_wire.geometry import chunk_count
 
 LOG = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ class Copier:
                 if left == 0:
                     self._work.voice.about("link", None)
                     self._complete = True
+                    self._tell_unreadable()
                     return
                 self._tell(left, before, refusals)
                 if before is not None and left >= before:
@@ -120,6 +122,20 @@ class Copier:
             self._note(f"the site refused {sum(damaged.values())} chunks ({reasons}): damaged on the way, sent again")
         elif before is None and self._complete:
             self._note(f"{left} chunks turned out damaged at the site; they are read and sent again")
+
+    def _tell_unreadable(self) -> None:
+        for disk, text in self.damage().items():
+            self._note(f"WARNING: disk {disk}: {text}; somebody has to accept that at the site")
+
+    def damage(self) -> dict[int, str]:
+        """What could not be read, in words, by disk."""
+        found = {}
+        for disk in self.progress:
+            ranges = self.unreadable.ranges_of(disk)
+            if ranges:
+                places = f"{len(ranges)} place{'s' * (len(ranges) != 1)}, the first at byte {ranges[0][0]}"
+                found[disk] = f"{human_bytes(sum(size for _start, size in ranges))} cannot be read ({places})"
+        return found
 
     def _wait(self, seconds: float) -> None:
         if self._work.stop.wait(seconds):

@@ -17,12 +17,12 @@ from functools import partial
 from typing import Protocol
 
 from coldmig_agent.copying.channel import Channel, Closed
-from coldmig_agent.copying.device import ALIGNMENT, MediumError, SourceDevice, SourceLostError
+from coldmig_agent.copying.damage import DamagedChunks
+from coldmig_agent.copying.device import MediumError, SourceDevice, SourceLostError
 from coldmig_agent.copying.items import DataChunk, Item, Run
 from coldmig_agent.copying.pool import Pool
 from coldmig_agent.copying.progress import DiskProgress
 from coldmig_agent.copying.runs import RunMerger
-from coldmig_agent.copying.salvage import salvage
 from coldmig_agent.copying.sample import Reservoir
 from coldmig_agent.copying.unreadable import Unreadable
 from coldmig_agent.copying.walker import Extent, FreeChunks, Skip
@@ -97,8 +97,8 @@ class DiskReader:
             jobs = [threads.submit(partial(self._work, number, steps, runs)) for number in range(MAX_DEPTH)]
         for job in jobs:
             job.result()
-        for chunk in sorted(self._aside):
-            self._salvage(chunk, runs)
+        if self._aside:
+            self._salvage(runs)
         runs.flush()
         self._second_look()
         if self._held is not None:
@@ -211,42 +211,25 @@ class DiskReader:
             self.sample.expect()
         self.line.items.put(item)
 
-    def _salvage(self, chunk: int, runs: RunMerger) -> None:
-        (buffer,) = self.line.pool.take()
-        device, base = self.device, chunk * CHUNK
-        length = chunk_length(chunk, device.size_bytes)
-        raw = buffer[:length]
-        raw[:] = _ZEROS[:length]
-        read_any = False
+    def _salvage(self, runs: RunMerger) -> None:
+        """The chunks that were put aside, sector by sector."""
 
-        def read(offset: int, size: int) -> bool:
-            nonlocal read_any
-            if self.line.halt.is_set():
-                raise Closed
-            device.check_fence()
-            device.forget(base + offset, size)
-            self._busy[-1] = (base + offset, time.monotonic())
-            # The view is as long as what is wanted: a longer read would fail for its neighbours' sake.
-            end = offset + size if offset + size < length else -(-length // ALIGNMENT) * ALIGNMENT
-            try:
-                device.read([buffer[offset:end]], base + offset, size)
-            except MediumError:
-                buffer[offset : offset + size] = _ZEROS[:size]
-                return False
-            finally:
+        def unwanted(chunk: int) -> Sequence[tuple[int, int]]:
+            return self.free.free_ranges_in(chunk) if self.free is not None else ()
+
+        def watch(offset: int | None) -> None:
+            if offset is None:
                 self._busy.pop(-1, None)
-            read_any = True
-            return True
+            else:
+                self._busy[-1] = (offset, time.monotonic())
 
-        free = self.free.free_ranges_in(chunk) if self.free is not None else ()
-        lost = salvage(read, length, device.granule, free, self._pause, time.monotonic)
-        if lost and not read_any:
-            self._still_there(OSError("no sector of a chunk could be read"))
-        absolute = [(base + start, size) for start, size in lost]
-        for start, size in absolute:
-            LOG.warning("disk %d: %d bytes at byte %d cannot be read", self.disk, size, start)
-        self.progress.read(length - sum(size for _start, size in lost))
-        self._take_in(chunk, buffer, runs, None, absolute)
+        def done(chunk: int, content: memoryview, lost: Sequence[tuple[int, int]]) -> None:
+            (buffer,) = self.line.pool.take()
+            buffer[: len(content)] = content
+            self.progress.read(len(content) - sum(size for _start, size in lost))
+            self._take_in(chunk, buffer, runs, None, lost)
+
+        DamagedChunks(self.device, unwanted, self._pause, watch).read(sorted(self._aside), done)
 
     def _pause(self, seconds: float) -> None:
         if self.line.halt.wait(seconds):
@@ -257,6 +240,9 @@ class DiskReader:
         drawn = self.sample.drawn()
         if self.line.halt.is_set():
             raise Closed
+        if isinstance(self._held, DataChunk) and not self._held.unreadable:
+            # The last one was not digested yet; a small disk has no other.
+            drawn.append((self._held.chunk, chunk_digest(self._held.raw)))
         if not drawn:
             return
         (buffer,) = self.line.pool.take()
