@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from coldmig_agent.consoles import ConsoleThread, LineConsole, ScreenConsole, disk_line, open_consoles, render
+from coldmig_agent.consoles import (
+    ConsoleThread,
+    LineConsole,
+    ScreenConsole,
+    disk_line,
+    open_consoles,
+    render,
+    savings_line,
+)
 from coldmig_agent.copying.progress import DiskView
 from coldmig_agent.status import Phase, Snapshot, Status
 
@@ -200,3 +208,48 @@ def test_a_console_that_breaks_does_not_take_the_others_along(terminal: tuple[in
     with ConsoleThread([Broken(), LineConsole(path)], status):
         status.event("still here")
     assert "still here" in drained(master)
+
+
+def test_what_was_saved_and_what_limits_is_shown_without_pushing_out_the_disk() -> None:
+    view = replace(VIEW, skipped_bytes=GIB, reused_chunks=512)
+    text = screen(replace(SNAPSHOT, disks=(view,), copy="the link to the site limits the speed; 4 connections, zstd-3"))
+    for words in ("disk 0: 1.0 GiB free, 512.0 MiB at the site from before", "the link to the site limits the speed"):
+        assert words in text
+    assert savings_line(VIEW) == ""
+    many = tuple(replace(view, index=number) for number in range(8))
+    assert "at the site from before" not in screen(replace(SNAPSHOT, disks=many))
+
+
+def test_a_place_in_the_queue_is_shown_with_what_to_do() -> None:
+    text = screen(replace(SNAPSHOT, phase=Phase.QUEUED, detail="3 of 7"))
+    assert "WAITING FOR A FREE PLACE" in text
+    assert "3 of 7" in text
+    assert "its turn comes" in text
+    status = Status()
+    status.phase(Phase.QUEUED, "3 of 7")
+    status.phase(Phase.QUEUED, "2 of 7")
+    assert [line for _number, line in status.events_after(0)] == [
+        "Waiting for a free place: 3 of 7",
+        "Waiting for a free place: 2 of 7",
+    ]
+
+
+def test_a_copy_with_bad_places_ends_with_them_on_the_screen() -> None:
+    detail = "disk 0: 2.0 KiB cannot be read (3 places, the first at byte 512)"
+    text = screen(replace(SNAPSHOT, phase=Phase.DONE, detail=detail))
+    assert "YOU CAN POWER OFF" in text
+    assert "2.0 KiB cannot be read" in text
+
+
+def test_lines_tell_what_was_saved_and_what_limits(terminal: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    master, path = terminal
+    monkeypatch.setattr("coldmig_agent.consoles.PROGRESS_SECONDS", 0.0)
+    status = Status()
+    status.phase(Phase.COPYING)
+    status.watch_disks(lambda: [replace(VIEW, skipped_bytes=GIB)], lambda: "the site limits the speed")
+    console = LineConsole(path)
+    console.update(status)
+    text = drained(master)
+    assert "disk 0: 1.0 GiB free" in text
+    assert "the site limits the speed" in text
+    console.close()
