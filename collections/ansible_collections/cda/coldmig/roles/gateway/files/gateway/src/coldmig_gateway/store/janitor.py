@@ -68,11 +68,12 @@ class Janitor:
     def _note_removals(self, session: Session, staged: set[str]) -> None:
         long_ended = now() - self.keep_ended
         query = select(Migration).where(
+            Migration.id.in_(staged),
             Migration.state.in_(states.ENDED),
             Migration.staging_removed_at.is_(None),
             or_(Migration.superseded_by.is_not(None), Migration.ended_at < long_ended),
         )
-        due = [migration for migration in session.scalars(query) if migration.id in staged]
+        due = session.scalars(query).all()
         pending, wanted = self._pending(session) if due else (frozenset(), frozenset())
         for migration in due:
             if migration.id in wanted or migration.superseded_by in pending:

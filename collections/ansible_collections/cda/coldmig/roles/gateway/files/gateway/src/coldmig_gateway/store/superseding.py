@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import Session, aliased
 
 from coldmig_gateway.store import earlier, transitions
 from coldmig_gateway.store.models import Migration
@@ -25,19 +25,25 @@ def run(session: Session, heard_since: datetime, *, machine_uuid: str | None = N
 
     ``heard_since``: whose agent was heard of since then is left alone. ``machine_uuid``: look at this machine only.
     """
+    later = aliased(Migration)
+    booted_again = exists().where(
+        later.machine_uuid == Migration.machine_uuid,
+        later.template_id == Migration.template_id,
+        later.created_at > Migration.created_at,
+    )
     query = select(Migration).where(
         Migration.state.in_(_UNFINISHED),
-        Migration.machine_uuid.is_not(None),
+        booted_again,
         func.coalesce(Migration.last_seen_at, Migration.created_at) < heard_since,
     )
     if machine_uuid is not None:
         query = query.where(Migration.machine_uuid == machine_uuid)
     done = []
     for migration in session.scalars(query.with_for_update(of=Migration)).all():
-        later = _later_boot(session, migration)
-        if later is not None:
-            migration.superseded_by = later.id
-            text = f"The machine was booted again and goes on as migration {later.id} ({later.name})."
+        boot = _later_boot(session, migration)
+        if boot is not None:
+            migration.superseded_by = boot.id
+            text = f"The machine was booted again and goes on as migration {boot.id} ({boot.name})."
             transitions.apply(session, migration, Action.CANCEL, _ACTOR, because=(SUPERSEDED, text))
             done.append(migration.id)
     return done
