@@ -20,6 +20,7 @@ def device(loop_devices: None, tmp_path: Path) -> Iterator[Path]:
     path = Path(run("losetup", "--find", "--show", empty_image(tmp_path / "disk.img", 4 * MIB)).decode().strip())
     yield path
     run("blockdev", "--setrw", path)  # the flag would stay with the loop device
+    run("blockdev", "--setrw", path)  # the flag would stay for whoever gets this device next
     run("losetup", "--detach", path)
 
 
