@@ -10,13 +10,15 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import update
+from sqlalchemy import bindparam, update
 
 from coldmig_gateway.clock import now
 from coldmig_gateway.store.database import Database
 from coldmig_gateway.store.models import Migration
 
 SILENT_AFTER = timedelta(seconds=120)  # by default
+_MIGRATIONS = Migration.metadata.tables[Migration.__tablename__]
+_NOTE = update(_MIGRATIONS).where(_MIGRATIONS.c.id == bindparam("migration")).values(last_seen_at=bindparam("seen"))
 _EVER = datetime.min.replace(tzinfo=UTC)
 
 
@@ -52,6 +54,6 @@ class Presence:
             self._seen = {name: seen for name, seen in self._seen.items() if seen > moment - silent_after}
         if fresh:
             with database.write() as session:
-                for name, seen in fresh.items():
-                    session.execute(update(Migration).where(Migration.id == name).values(last_seen_at=seen))
+                values = [{"migration": name, "seen": seen} for name, seen in fresh.items()]
+                session.connection().execute(_NOTE, values)
         self._written = moment
