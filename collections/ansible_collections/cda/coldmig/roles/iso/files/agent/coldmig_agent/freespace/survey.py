@@ -157,7 +157,7 @@ class _Disk:
         sector = self.source.disk.logical_sector
         header = self.read(sector, 92)
         last = struct.unpack_from("<Q", header, 32)[0] if len(header) == 92 else 0
-        for lba in {last, self.size_bytes // sector - 1}:
+        for lba in sorted({last, self.size_bytes // sector - 1}):
             if not 1 < lba < self.size_bytes // sector:
                 continue
             backup = tables.read_gpt(self.read, lba, sector, self.size_bytes)

@@ -134,7 +134,7 @@ class Connection:
                 raise self._lost() from None
 
     async def _more(self) -> None:
-        if self._outgoing.pending:  # TLS itself had something to say
+        if self._outgoing.pending > 0:  # TLS itself had something to say
             await self._flush()
         await self._receive()
 

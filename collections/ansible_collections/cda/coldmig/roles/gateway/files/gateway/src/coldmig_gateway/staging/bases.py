@@ -181,7 +181,7 @@ def _base_files(directory: Path, disk: int) -> list[Path]:
         return []
     found = []
     for name in names:
-        number, _, kind = name.removeprefix(prefix).partition(".")
+        number, _dot, kind = name.removeprefix(prefix).partition(".")
         if name.startswith(prefix) and number.isdecimal() and kind in ("pack", "index"):
             found.append(directory / name)
     return found

@@ -81,7 +81,7 @@ class Link:
         """Reads the bytes that follow the header; None if they are damaged."""
         if len(buf) != LINK_BODY or _CRC.unpack_from(buf, _LINK.size)[0] != zlib.crc32(buf[: _LINK.size]):
             return None
-        migration, disk, codec, _, _, offset, length, sectors, stored_digest = _LINK.unpack_from(buf)
+        migration, disk, codec, _unused, _padding, offset, length, sectors, stored_digest = _LINK.unpack_from(buf)
         try:
             return cls(PackId(UUID(bytes=migration), disk), Codec(codec), offset, length, sectors, stored_digest)
         except ValueError:
