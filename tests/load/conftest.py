@@ -11,10 +11,10 @@ from support.processes import SupportError
 
 
 @pytest.fixture
-def in_memory(tmp_path: Path) -> Iterator[Path]:
+def in_memory() -> Iterator[Path]:
     """A directory in memory, so that the load is not the disk's, on a file system as large as a site's should be."""
     try:
-        disk = huge_memory_disk(tmp_path / "memory")
+        disk = huge_memory_disk()
         path = disk.__enter__()
     except SupportError as error:
         pytest.skip(str(error))

@@ -23,6 +23,8 @@ from support.processes import AGENT_SOURCE, GATEWAY_SOURCE, PATIENCE, SupportErr
 MIB = 1 << 20
 GIB = 1 << 30
 TIB = 1 << 40
+#: The front asks for the limits every two seconds.
+LIMITS_SECONDS = 3.0
 _FLEET = Path(__file__).with_name("fleet.py")
 
 
@@ -184,17 +186,22 @@ def confirm_all(gateway: Gateway, migrations: Sequence[str]) -> None:
         list(threads.map(lambda migration: gateway.call("POST", f"/migrations/{migration}/confirm"), migrations))
 
 
-def shares(gateway: Gateway, migrations: Sequence[str], size: int, *, until: float = 0.9) -> tuple[list[int], float]:
-    """What arrived of each copy between the moment when all had begun and the first was nearly done, and the seconds.
+def shares(gateway: Gateway, migrations: Sequence[str], size: int, *, until: float) -> list[int]:
+    """What arrived of each copy from the moment when all ran until the first was nearly done.
 
-    ``size`` is what arrives of a whole copy, ``until`` the part of it that ends the measurement.
+    ``size`` is what arrives of a whole copy, ``until`` the part of it that ends the measurement. The site is held back
+    until all have begun, for they do not begin at the same moment.
     """
 
     def sizes() -> list[int]:
         return [staged(gateway, migration) for migration in migrations]
 
-    wait_until(lambda: min(sizes()) > 64 << 10, "the first bytes of every copy", step=0.05)
-    begun, before = time.monotonic(), sizes()
-    wait_until(lambda: max(sizes()) >= until * size, "the first copy to be nearly done", step=0.05)
-    after, seconds = sizes(), time.monotonic() - begun
-    return [late - early for late, early in zip(after, before, strict=True)], seconds
+    gateway.call("PATCH", "/site/limits", {"bandwidth_limit": 32 * MIB})
+    time.sleep(LIMITS_SECONDS)
+    confirm_all(gateway, migrations)
+    wait_until(lambda: min(sizes()) > 64 << 10, "the first bytes of every copy")
+    gateway.call("PATCH", "/site/limits", {"bandwidth_limit": None})
+    time.sleep(LIMITS_SECONDS)
+    before = sizes()
+    wait_until(lambda: max(sizes()) >= until * size, "the first copy to be nearly done")
+    return [late - early for late, early in zip(sizes(), before, strict=True)]

@@ -11,13 +11,11 @@ from typing import Any
 
 import pytest
 
-from load.lab import MIB, Fleet, confirm_all, random_file, staged, started
+from load.lab import LIMITS_SECONDS, MIB, Fleet, confirm_all, random_file, staged, started
 from support.gateway import Gateway
 from support.processes import wait_until
 
 _SECONDS = 4.0
-#: The front asks for the limits every two seconds.
-_SETTLED = 3.0
 
 
 def rates(gateway: Gateway, migrations: Sequence[str], seconds: float = _SECONDS) -> list[float]:
@@ -32,13 +30,13 @@ def limit_template(gateway: Gateway, template: dict[str, Any], mib: int) -> None
     """Sets the bandwidth of a template's copies."""
     fields = {key: template[key] for key in ("name", "organization", "destination", "auto_start")}
     gateway.call("PUT", f"/templates/{template['id']}", {**fields, "limits": {"bandwidth_limit": mib * MIB}})
-    time.sleep(_SETTLED)
+    time.sleep(LIMITS_SECONDS)
 
 
 def limit_site(gateway: Gateway, mib: int | None) -> None:
     """Sets the bandwidth of the site."""
     gateway.call("PATCH", "/site/limits", {"bandwidth_limit": None if mib is None else mib * MIB})
-    time.sleep(_SETTLED if mib else 0)
+    time.sleep(LIMITS_SECONDS if mib else 0)
 
 
 def test_bandwidth_follows_the_limits_and_is_shared_equally(tmp_path: Path, in_memory: Path) -> None:

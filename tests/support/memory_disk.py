@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +13,16 @@ from .processes import SupportError
 
 
 @contextmanager
-def huge_memory_disk(path: Path) -> Iterator[Path]:
-    """Mounts it at ``path``, which is made. Raises SupportError where that is not allowed (it takes root)."""
-    path.mkdir(parents=True)
+def huge_memory_disk() -> Iterator[Path]:
+    """Mounts it in a new directory with a short name. Raises SupportError where that is not allowed (it takes root)."""
+    path = Path(tempfile.mkdtemp(prefix="coldmig-"))
     command = ["mount", "-t", "tmpfs", "-o", "size=64T,mode=700", "tmpfs", str(path)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise SupportError(f"mounting a tmpfs: {done.stderr}")
     try:
+        if done.returncode:
+            raise SupportError(f"mounting a tmpfs: {done.stderr}")
         yield path
     finally:
-        subprocess.run(["umount", str(path)], check=True)
+        if not done.returncode:
+            subprocess.run(["umount", "--lazy", str(path)], check=True)
+        path.rmdir()

@@ -85,7 +85,7 @@ def merkle_root(disk: Path, size: int, data: dict[int, bytes]) -> str:
 def test_sixteen_tebibytes_that_hold_little_take_little(tmp_path: Path) -> None:
     size = 16 * TIB - 512
     try:
-        mounted = huge_memory_disk(tmp_path / "memory")
+        mounted = huge_memory_disk()
         memory = mounted.__enter__()
     except SupportError as error:
         pytest.skip(str(error))
