@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from coldmig_gateway.clock import now
@@ -74,14 +74,15 @@ def note_references(session: Session, migration: Migration, actor: str, values: 
     _set(session, migration, actor, "destination-refs", values)
 
 
-def note_progress(migration: Migration, report: dict[str, Any]) -> None:
-    """Keep the agent's latest report. It comes every few seconds, so it is not audited.
+def note_progress(session: Session, migration_id: str, state: State, report: dict[str, Any]) -> None:
+    """Keep the agent's latest report. It comes every few seconds, so it is not audited, and the row is not read.
 
     Raises:
         WrongStateError: the migration has ended.
     """
-    states.require("progress", State(migration.state), states.ACTIVE)
-    migration.progress = {"at": now().isoformat().replace("+00:00", "Z"), **report}
+    states.require("progress", state, states.ACTIVE)
+    progress = {"at": now().isoformat().replace("+00:00", "Z"), **report}
+    session.execute(update(Migration).where(Migration.id == migration_id).values(progress=progress))
 
 
 def require_ended(migration: Migration) -> None:

@@ -16,8 +16,7 @@ from coldmig_gateway.api.schemas.machine import Machine
 from coldmig_gateway.api.schemas.session import Enrolment, ProgressInput, Session, UnreadableInput
 from coldmig_gateway.store import enrolment, migrations, sessions, transitions, unreadable
 from coldmig_gateway.store.enrolment import SourceDisk, SourceMachine
-from coldmig_gateway.store.models import Migration
-from coldmig_gateway.store.states import Action
+from coldmig_gateway.store.states import Action, State
 from coldmig_gateway.store.unreadable import Report
 
 router = APIRouter(tags=["agent"])
@@ -70,9 +69,9 @@ def report_progress(context: SiteContext, caller: SessionCaller, body: ProgressI
     """Report how far the copy is. The latest report replaces the one before."""
     context.presence.note(caller.id)
     with context.database.write() as session:
-        row = migrations.get(session, None, caller.id, lock=True)
-        _require_disks(row, {disk.index for disk in body.disks})
-        migrations.note_progress(row, body.model_dump(mode="json"))
+        found = sessions.of_migration(session, caller.id)
+        _require_disks(len(found.disks), {disk.index for disk in body.disks})
+        migrations.note_progress(session, caller.id, State(found.state), body.model_dump(mode="json"))
 
 
 @router.post("/session/unreadable", status_code=204, responses=responses(409))
@@ -81,7 +80,7 @@ def report_unreadable(context: SiteContext, caller: SessionCaller, body: Unreada
     context.presence.note(caller.id)
     with context.database.write() as session:
         row = migrations.get(session, None, caller.id, lock=True)
-        _require_disks(row, {disk.index for disk in body.disks})
+        _require_disks(len(row.disks), {disk.index for disk in body.disks})
         sizes = {disk.index: disk.size_bytes for disk in row.disks}
         for place, disk in enumerate(body.disks):
             end = max((start + length for start, length in disk.ranges), default=0)
@@ -101,10 +100,10 @@ def report_failure(context: SiteContext, caller: SessionCaller, body: FailureInp
         return live.session_body(context, session, sessions.of_migration(session, caller.id))
 
 
-def _require_disks(row: Migration, named: set[int]) -> None:
-    unknown = named - {disk.index for disk in row.disks}
+def _require_disks(count: int, named: set[int]) -> None:
+    unknown = named - set(range(count))
     if unknown:
-        raise invalid("disks", min(unknown), f"the machine has the disks 0 to {len(row.disks) - 1}")
+        raise invalid("disks", min(unknown), f"the machine has the disks 0 to {count - 1}")
 
 
 def _source(machine: Machine) -> SourceMachine:
