@@ -123,12 +123,3 @@ def test_nothing_to_measure_changes_nothing() -> None:
     controller = Controller(4, CODECS)
     before = controller.plan
     assert after(controller, Sample(0, 0, 0, None, 1.0, 0, 0), 10) == before
-
-
-def test_while_all_processors_are_busy_what_saves_little_is_sent_plain() -> None:
-    controller = Controller(4, CODECS)
-    assert not after(controller, LINK, 1).thrifty
-    assert after(controller, CPU, 1).thrifty
-    assert after(controller, replace(CPU, cpu_idle=0.2), 1).thrifty
-    assert not after(controller, replace(CPU, cpu_idle=0.4), 1).thrifty
-    assert not after(controller, replace(CPU, cpu_idle=0.2), 1).thrifty

@@ -17,7 +17,6 @@ from coldmig_agent.copying import connections as connections_module
 from coldmig_agent.copying import sender as sender_module
 from coldmig_agent.copying.channel import Channel, Closed
 from coldmig_agent.copying.connections import Connections
-from coldmig_agent.copying.controller import Plan
 from coldmig_agent.copying.encoder import Encoder, Entry
 from coldmig_agent.copying.items import DataChunk, Item, Run
 from coldmig_agent.copying.meter import Doing, Stopwatch
@@ -39,10 +38,10 @@ class Bench:
     """An encoder with its pool."""
 
     def __init__(self, level: int = 0) -> None:
+        self.level = level
         self.pool = Pool(4)
         self.sample = Reservoir()
-        self.plan = Plan(1, level, 1)
-        self.encoder = Encoder(lambda: self.plan, {0: self.sample}, self.pool.give)
+        self.encoder = Encoder(lambda: self.level, {0: self.sample}, self.pool.give)
 
     def encode(self, content: bytes, **fields: Any) -> tuple[Entry, Frame, bytes]:
         (buffer,) = self.pool.take()
@@ -176,7 +175,7 @@ class Pass:
             samples[0].expect()
             self.items.put(DataChunk(0, chunk, CHUNK, buffer))
         self.items.end()
-        self.sender = Sender(0, self.desk, Encoder(lambda: Plan(1, 0, 1), samples, self.pool.give), Stopwatch())
+        self.sender = Sender(0, self.desk, Encoder(lambda: 0, samples, self.pool.give), Stopwatch())
 
 
 def batch_sizes(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[int], float]) -> list[int]:

@@ -214,22 +214,3 @@ def test_a_single_byte_anywhere_is_no_zero_chunk(place: int) -> None:
     raw[place] = 1
     assert not is_zero(memoryview(raw))
     assert not is_zero(raw)
-
-
-def test_where_processors_are_scarce_what_saves_little_stays_plain() -> None:
-    chance = random.Random(5)
-    poor = bytes(
-        chance.choice(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+/") for _ in range(CHUNK)
-    )
-    best, thrifty = GrainEncoder(), GrainEncoder()
-    for _chunk in range(2):
-        payload = best.encode(poor)
-        assert payload is not None
-        assert len(payload) < CHUNK * 0.8
-        plain = thrifty.encode(poor, thrifty=True)
-    assert plain is None
-    text = (b"some text that shrinks well. " * 40_000)[:CHUNK]
-    payload = thrifty.encode(text, thrifty=True)
-    assert payload is not None
-    assert len(payload) < CHUNK // 10
-    assert decode_chunk(payload, CHUNK) == text

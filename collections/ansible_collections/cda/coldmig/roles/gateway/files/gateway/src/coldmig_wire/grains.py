@@ -27,8 +27,6 @@ _LENGTH_MASK = (1 << 24) - 1
 _LEVEL = 1
 _SAMPLE = 512
 _SAMPLES = 4
-#: Measured on the files of a Linux system: a fifth less time to deflate and to inflate for a seventh more bytes.
-_WELL, _LITTLE = 0.4, 0.65
 #: Bytes at the beginning that tell almost all content from zeros.
 _GLANCE = 256
 _ZERO_GRAIN = bytes(GRAIN)
@@ -106,8 +104,6 @@ class GrainEncoder:
 
     def __init__(self) -> None:
         self._paying = True
-        #: What was left of the last grain, measured or guessed.
-        self._share = 0.0
         # Ten times faster than deflate on what does not shrink, and no dearer to ask on what does.
         self._probe = ZstdCompressor(level=1)
 
@@ -120,11 +116,10 @@ class GrainEncoder:
         """How a chunk did that was compressed by other means."""
         self._paying = paid
 
-    def encode(self, raw: _Buffer, *, thrifty: bool = False) -> bytes | None:
+    def encode(self, raw: _Buffer) -> bytes | None:
         """The GRAINS payload of a chunk of 1 to 1 MiB bytes; None where nothing of it shrinks: send it plain.
 
         A grain is kept raw unless deflate saves at least a sixteenth of it: inflating has a price at every reader.
-        ``thrifty``, where processors are what is scarce: unless it seems to save a third.
         """
         size = len(raw)
         if not 1 <= size <= CHUNK:
@@ -140,7 +135,7 @@ class GrainEncoder:
             if empty:
                 table.append(0)
                 continue
-            deflated = None if thrifty and self._saves_little(grain) else self._deflate(grain)
+            deflated = self._deflate(grain)
             self._paying = deflated is not None
             if deflated is None:
                 table.append(len(grain) | _RAW_BIT)
@@ -157,16 +152,7 @@ class GrainEncoder:
         if not self._paying and not self._pays(_sample(grain, _SAMPLES), 16):
             return None
         deflated: bytes = isal_zlib.compress(grain, _LEVEL)
-        self._share = len(deflated) / len(grain)
         return deflated if len(deflated) <= len(grain) - max(1, len(grain) // 16) else None
-
-    def _saves_little(self, grain: memoryview) -> bool:
-        """A guess from a sample; not asked while the grains before shrink well."""
-        if self._share < _WELL:
-            return False
-        sample = _sample(grain, _SAMPLES * 2)
-        self._share = len(self._probe.compress(sample)) / len(sample)
-        return self._share > _LITTLE
 
     def _chunk_pays(self, grains: Sequence[memoryview]) -> bool:
         """Whether a sample from all grains shrinks, be it only because of one of them."""

@@ -33,7 +33,6 @@ _STEADY = 4
 _IDLE_FOR_ZSTD = 0.25
 _IDLE_FOR_MORE = 0.6
 _IDLE_FOR_LESS = 0.1
-_IDLE_FOR_THE_BEST = 0.3
 #: Seconds after which a change must have shown, and for which one that did not help is not tried again.
 _TRIAL = 5
 _HOLD = 120
@@ -63,13 +62,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now. ``level`` 0: GRAINS; else ZSTD of that level. ``thrifty``: plain where grains save little."""
+    """What to do now. ``level`` 0: GRAINS; else ZSTD of that level."""
 
     connections: int
     level: int
     depth: int
     limited_by: Limit | None = None
-    thrifty: bool = False
 
     @property
     def codec(self) -> str:
@@ -103,18 +101,12 @@ class Controller:
         self._sent = [*self._sent[-2:], sample.sent]
         self._rates = [*self._rates[-(_TRIAL - 1) :], sample.progress]
         self._hold = {what: max(0, seconds - 1) for what, seconds in self._hold.items()}
-        self.plan = replace(
-            self.plan, limited_by=limit or self.plan.limited_by, thrifty=self._is_thrifty(sample.cpu_idle)
-        )
+        self.plan = replace(self.plan, limited_by=limit or self.plan.limited_by)
         if self._trial is not None:
             self._judge(limit)
         elif certain:
             self._act(limit, sample)
         return self.plan
-
-    def _is_thrifty(self, cpu_idle: float) -> bool:
-        """Nobody waits for bytes while all processors are busy."""
-        return cpu_idle < (_IDLE_FOR_THE_BEST if self.plan.thrifty else _IDLE_FOR_LESS)
 
     @staticmethod
     def _share(sample: Sample) -> float:

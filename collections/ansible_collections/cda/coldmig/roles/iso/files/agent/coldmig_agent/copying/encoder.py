@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from coldmig_agent.copying.controller import Plan
 from coldmig_agent.copying.items import DataChunk, Item
 from coldmig_agent.copying.sample import Reservoir
 from coldmig_wire.digest import DIGEST_SIZE, chunk_digest
@@ -46,10 +45,10 @@ class Encoder:
     """One sender's; not for use by two threads at once."""
 
     def __init__(
-        self, plan: Callable[[], Plan], samples: Mapping[int, Reservoir], give: Callable[[memoryview], None]
+        self, level: Callable[[], int], samples: Mapping[int, Reservoir], give: Callable[[memoryview], None]
     ) -> None:
-        """``plan()``: how to encode at the moment. ``give`` takes back the buffers that the entry does not keep."""
-        self._plan = plan
+        """``level()``: 0 for grains, else zstd's. ``give`` takes back the buffers that the entry does not keep."""
+        self._level = level
         self._samples = samples
         self._give = give
         self._grains = GrainEncoder()
@@ -68,9 +67,9 @@ class Encoder:
             self._give(item.buffer)
             return Entry(item.disk, item.chunk, 1, FrameType.REF, 0, frame.pack())
         kind = FrameType.UNREADABLE if item.unreadable else FrameType.DATA
-        plan = self._plan()
-        codec = Codec.ZSTD if plan.level else Codec.GRAINS
-        payload = self._zstd(raw, plan.level) if plan.level else self._grains.encode(raw, thrifty=plan.thrifty)
+        level = self._level()
+        codec = Codec.ZSTD if level else Codec.GRAINS
+        payload = self._zstd(raw, level) if level else self._grains.encode(raw)
         if payload is None:
             frame = Frame(kind, Codec.RAW, item.disk, item.chunk, item.length, item.length, digest)
             return Entry(item.disk, item.chunk, 1, kind, item.length, frame.pack(), raw, item.buffer)

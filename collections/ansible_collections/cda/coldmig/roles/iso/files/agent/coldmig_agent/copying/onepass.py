@@ -169,7 +169,7 @@ class CopyPass:
         self._connections.abort()
 
     def _send(self, number: int) -> None:
-        encoder = Encoder(lambda: self._plan, self._samples, self._pool.give)
+        encoder = Encoder(lambda: self._plan.level, self._samples, self._pool.give)
         Sender(number, self._desk, encoder, self._watches[number]).run()
 
     def _read_group(self, disks: Sequence[int]) -> None:
