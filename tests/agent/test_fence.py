@@ -18,9 +18,9 @@ from coldmig_agent.fence import FenceError, WriteCounters
 @pytest.fixture
 def device(loop_devices: None, tmp_path: Path) -> Iterator[Path]:
     path = Path(run("losetup", "--find", "--show", empty_image(tmp_path / "disk.img", 4 * MIB)).decode().strip())
+    run("blockdev", "--setrw", path)  # the flag stays with a loop device from whoever had it before
     yield path
-    run("blockdev", "--setrw", path)  # the flag would stay with the loop device
-    run("blockdev", "--setrw", path)  # the flag would stay for whoever gets this device next
+    run("blockdev", "--setrw", path)
     run("losetup", "--detach", path)
 
 
