@@ -45,6 +45,11 @@ class Record:
         """The offset after it."""
         return self.offset + len(self.content)
 
+    @property
+    def is_link(self) -> bool:
+        """Whether it leads to an earlier attempt's pack."""
+        return Frame.unpack(self.content).type is FrameType.REF
+
     def header_is_whole(self, pack: bytes) -> bool:
         """Whether a reader of the pack sees this header, and a payload of this length."""
         header = self.content[:HEADER]
@@ -58,6 +63,8 @@ class Record:
         """What lies there now, if it still holds its chunk: deflate has bits that do not matter."""
         found = replace(self, content=pack[self.offset : self.stop])
         if found.content != self.content:
+            if self.is_link:
+                return None
             try:
                 verify_payload(Frame.unpack(found.content), found.content[HEADER:])
             except (FrameError, PayloadError):
@@ -96,6 +103,11 @@ class Model:
         for chunk in new:
             self.written[chunk] = record
         return True
+
+    def append_link(self, frame: Frame, content: bytes) -> None:
+        """Notes a link to a chunk of an earlier attempt as it was written."""
+        self.records.append(Record(self.end, content, frame.chunk, frame.chunk + 1, frame.digest))
+        self.written[frame.chunk] = self.records[-1]
 
     def commit(self) -> None:
         """Everything that was written counts."""
