@@ -17,14 +17,14 @@ from pathlib import Path
 from statistics import median
 from typing import Protocol
 
-from tests.benchmarks import disks, network, ours, peers, report
+from tests.benchmarks import disks, image, network, ours, peers, report
 from tests.benchmarks.disks import Disk
 from tests.benchmarks.meter import Measured
 from tests.benchmarks.network import Link
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PAGE = _ROOT / "docs/performance.md"
-_REBOOT = "reboot"
+_REBOOT, _IMAGE = "reboot", "image"
 
 
 class _Tool(Protocol):
@@ -42,24 +42,27 @@ class Plan:
     link: Link
     disk: str
     share: float = 1.0
-    reboot: bool = False
+    special: str = ""
 
     @property
     def key(self) -> str:
         """Its name for --only."""
-        return f"{self.link.name}/{self.disk}{', ' + _REBOOT if self.reboot else ''}".replace(", ", "-")
+        return f"{self.link.name}/{self.disk}{self.special and '-' + self.special}"
 
 
 def plans() -> list[Plan]:
     """All cases, in the order of the tables."""
-    found = [Plan(network.LINKS["loopback"], disk) for disk in disks.MAKERS]
-    for name, share in (("1gbit", 1.0), ("1gbit+50ms", 1.0), ("100mbit", 0.5), ("100mbit+50ms", 0.5)):
-        found += [Plan(network.LINKS[name], disk, share) for disk in ("random", "half", "ext4", "ntfs")]
-    return [
-        *found,
-        Plan(network.LINKS["1gbit"], "ext4", reboot=True),
-        Plan(network.LINKS["1gbit"], "random", reboot=True),
-    ]
+    # The slower the link the smaller the disk: the whole takes about ten minutes.
+    shares = {
+        "loopback": {"random": 1.0, "half": 1.0, "ext4": 2.0, "ntfs": 1.0},
+        "1gbit": {"random": 1.0, "half": 1.0, "ext4": 1.0, "ntfs": 1.0},
+        "1gbit+50ms": {"half": 1.0, "ext4": 1.0},
+        "100mbit": {"half": 0.25, "ext4": 0.5, "ntfs": 0.5},
+        "100mbit+50ms": {"half": 0.25, "ext4": 0.5},
+    }
+    found = [Plan(network.LINKS[link], disk, share) for link, of in shares.items() for disk, share in of.items()]
+    found += [Plan(network.LINKS["1gbit"], disk, special=_REBOOT) for disk in ("random", "ext4")]
+    return [*found, *(Plan(network.LINKS["loopback"], disk, 0.25, _IMAGE) for disk in ("random", "half"))]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,7 +118,12 @@ class _Bench:
         with network.connect(link) as ends, ours.site(ends, place, self._options.checkout) as site:
             others = self._available([peer(ends, place, level) for peer in _peers(self._options.peers)])
             for plan in cases:
-                case = self._reboot(plan, site) if plan.reboot else self._compare(plan, site, others)
+                if plan.special == _REBOOT:
+                    case = self._reboot(plan, site)
+                elif plan.special == _IMAGE:
+                    case = self._image(plan, site, place)
+                else:
+                    case = self._compare(plan, site, others)
                 print(
                     f"\n{case.link}, {case.disk} ({case.size_mib} MiB, {case.runs} rounds)\n{report.table(case)}",
                     flush=True,
@@ -139,6 +147,15 @@ class _Bench:
             for tool in tools[number % len(tools) :] + tools[: number % len(tools)]:
                 results[tool.name].append(tool.copy(disk))
         return report.summarise(plan.link.name, plan.disk, disk.size, results, ours.NAME)
+
+    def _image(self, plan: Plan, site: ours.Ours, place: Path) -> report.Case:
+        disk = self._disk(plan)
+        results: dict[str, list[Measured]] = {ours.NAME: [], image.QEMU: []}
+        for _ in range(self._runs):
+            migration = site.copy_and_keep(disk)[1]
+            results[ours.NAME].append(image.ours(site, disk, migration))
+            results[image.QEMU].append(image.qemu_img(disk, place))
+        return report.summarise(plan.link.name, f"{plan.disk}-{_IMAGE}", disk.size, results, ours.NAME)
 
     def _reboot(self, plan: Plan, site: ours.Ours) -> report.Case:
         disk = self._disk(plan)

@@ -2,14 +2,15 @@
 """The product: a real agent on the source's side, a real gateway on the site's, until the site says ``copied``.
 
 The gateway is running before, as the peers' servers are. Its time counts from the agent's start until every chunk is
-durable and was read again and verified; the agent's from its start (interpreter, discovery and survey of the file
-systems included) until it has told its console that the machine may be powered off.
+durable and was read again and verified; the agent's from its start (discovery and survey of the file systems included)
+until it has told its console that the machine may be powered off.
 """
 
 from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from tests.benchmarks.meter import Measured, PeakMemory, cpu_of, cpu_of_ended_ch
 from tests.benchmarks.network import Ends
 from tests.support.agent import Agent
 from tests.support.gateway import Gateway
-from tests.support.processes import AGENT_SOURCE, COLLECTION, GATEWAY_SOURCE, ROOT, tail
+from tests.support.processes import AGENT_SOURCE, COLLECTION, GATEWAY_SOURCE, ROOT, python_path, tail
 
 NAME = "cda.coldmig"
 _AGENT, _GATEWAY = AGENT_SOURCE.relative_to(ROOT), GATEWAY_SOURCE.relative_to(ROOT)
@@ -36,19 +37,23 @@ class Ours:
     missing: tuple[str, ...] = ()
 
     def __init__(self, gateway: Gateway, ends: Ends, directory: Path, checkout: Path) -> None:
-        self._gateway = gateway
+        self.gateway = gateway
         self._ends = ends
         self._directory = directory
         self._checkout = checkout
+        self._env = _with_bytecode(directory)
         self._source = [checkout / part for part in (_AGENT, _GATEWAY)]
         self._boots = 0
 
     def copy(self, disk: Disk) -> Measured:
         """Copy a disk of a machine that the site has never seen, and verify what arrived. Raises RuntimeError."""
-        iso = self._iso()
-        measured, migration = self._boot(iso, uuid.uuid4(), disk)
+        return self.copy_and_keep(disk)[0]
+
+    def copy_and_keep(self, disk: Disk) -> tuple[Measured, str]:
+        """The same, with the migration that it has become."""
+        measured, migration = self._boot(self._iso(), uuid.uuid4(), disk)
         self._verify(disk, migration)
-        return measured
+        return measured, migration
 
     def copy_after_reboot(self, disk: Disk, expected_bytes: int, share: float = 0.9) -> tuple[Measured, Measured]:
         """Cut the source's power when ``share`` of the expected bytes is on the wire, and boot it again.
@@ -63,15 +68,15 @@ class Ours:
         return first, second
 
     def _iso(self) -> dict[str, object]:
-        url = f"https://{self._ends.address}:{self._gateway.port}"
-        return self._gateway.iso(f"run-{uuid.uuid4()}", url=url)
+        url = f"https://{self._ends.address}:{self.gateway.port}"
+        return self.gateway.iso(f"run-{uuid.uuid4()}", url=url)
 
     def _boot(
         self, iso: dict[str, object], machine: uuid.UUID, disk: Disk, cut_after: int | None = None
     ) -> tuple[Measured, str]:
         self._boots += 1
         disk.forget()
-        gateway, ends = self._gateway, self._ends
+        gateway, ends = self.gateway, self._ends
         source, site, wire = cpu_of_ended_children(), cpu_of(gateway.service.pid), ends.wire_bytes()
         begun = time.monotonic()
         place = self._directory / f"boot-{self._boots}"
@@ -95,7 +100,7 @@ class Ours:
     def _is_copied(self, agent: Agent) -> bool:
         # The log and not the API: asking would cost the gateway what is measured here.
         migration = _migration(agent)
-        return bool(migration) and f"{migration}: copied and verified" in self._gateway.log_text()
+        return bool(migration) and f"{migration}: copied and verified" in self.gateway.log_text()
 
     def _live_system(self) -> dict[str, str]:
         """What the ISO's live system gives the agent: the kernel's settings of its network, and OpenSSL's."""
@@ -106,10 +111,15 @@ class Ours:
                     subprocess.run([*self._ends.prefix, "sysctl", "-q", f"{key}={value}"], check=True)
         choose = live / "usr/lib/coldmig/choose-ciphers"
         if not choose.exists():
-            return {}
+            return self._env
         settings = self._directory / "openssl.cnf"
         subprocess.run(["sh", choose, settings], check=True)
-        return {"OPENSSL_CONF": str(settings)}
+        return self._env | {"OPENSSL_CONF": str(settings)}
+
+    def warm_up(self) -> None:
+        """Have Python compile the agent: that belongs to a boot, not to a copy."""
+        words = [sys.executable, "-m", "coldmig_agent", "--version"]
+        subprocess.run(words, env=python_path(*self._source) | self._env, check=True, stdout=subprocess.DEVNULL)
 
     @staticmethod
     def _wait(agent: Agent, reached: Callable[[], bool]) -> None:
@@ -120,11 +130,16 @@ class Ours:
             time.sleep(0.02)
 
     def _verify(self, disk: Disk, migration: str) -> None:
-        arrived = self._gateway.image(migration, 0, self._directory / "arrived.raw", disk.size)
+        arrived = self.gateway.image(migration, 0, self._directory / "arrived.raw", disk.size)
         wrong = difference(disk, arrived)
         arrived.unlink()
         if wrong is not None:
             raise RuntimeError(f"{NAME}, {disk.name}: {wrong}")
+
+
+def _with_bytecode(directory: Path) -> dict[str, str]:
+    """Python keeps what it compiles, in the benchmark's directory and not in the checkout."""
+    return {"PYTHONPYCACHEPREFIX": str(directory / "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}
 
 
 def _migration(agent: Agent) -> str:
@@ -137,7 +152,15 @@ def _migration(agent: Agent) -> str:
 def site(ends: Ends, directory: Path, checkout: Path = ROOT) -> Iterator[Ours]:
     """A gateway that listens at the site's end of a link; ``checkout`` is where the product is taken from."""
     source = checkout / _GATEWAY
-    gateway = Gateway(directory / "site", names=("127.0.0.1", ends.address), listen="0.0.0.0", source=source)  # noqa: S104
+    gateway = Gateway(
+        directory / "site",
+        names=("127.0.0.1", ends.address),
+        listen="0.0.0.0",  # noqa: S104 - in a namespace of its own
+        source=source,
+        env=_with_bytecode(directory),
+    )
     with gateway.init().start():
         gateway.activate()
-        yield Ours(gateway, ends, directory, checkout)
+        ours = Ours(gateway, ends, directory, checkout)
+        ours.warm_up()
+        yield ours

@@ -87,6 +87,11 @@ def _ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
+def escape(name: str) -> str:
+    """A name in a cell of a table."""
+    return name.replace("|", r"\|")
+
+
 def table(case: Case) -> str:
     """One case in Markdown."""
     lines = [
@@ -95,7 +100,7 @@ def table(case: Case) -> str:
     ]
     for row in case.rows:
         ours = row.cpu_ratio is None
-        name = row.tool.replace("|", r"\|")
+        name = escape(row.tool)
         tool = f"**{name}**" if ours else name
         cells = [
             f"{row.source_cpu:.2f}", f"{row.site_cpu:.2f}", f"{row.cpu:.2f}", _ratio(row.cpu_ratio),
