@@ -31,6 +31,7 @@ from support.agent import iso_settings
 from support.gateway import Gateway
 from support.images import random_image, sha256
 from support.processes import free_port
+from support.relay import Relay
 
 
 @pytest.fixture
@@ -326,14 +327,15 @@ def test_a_machine_waits_for_a_free_place_and_is_told_which_it_has(
     own_gateway.activate()
     own_gateway.call("PATCH", "/site/limits", {"max_concurrent_copies": 1})
     big = random_image(tmp_path / "big.img", 64, 5)
-    own_gateway.call("PATCH", "/site/limits", {"bandwidth_limit": 8 * MIB})
-    with Process(tmp_path / "first", own_gateway.iso("first"), [big]) as first:
+    relay = Relay(own_gateway.port)
+    relay.rate = MIB
+    with relay, Process(tmp_path / "first", own_gateway.iso("first", url=relay.url), [big]) as first:
         first.wait_for("Copying")
         until(lambda: own_gateway.only_migration("first")["state"] == "copying", first)
         second = launch(own_gateway.iso("second"), image)
         second.wait_for("Waiting for a free place: 1 of 1")
         assert own_gateway.only_migration("second")["state"] == "confirmed"
-        own_gateway.call("PATCH", "/site/limits", {"bandwidth_limit": None})
+        relay.rate = None
         assert first.finish() == 0, first.text
         assert second.finish() == 0, second.text
 

@@ -219,7 +219,11 @@ def problem(status: int, slug: str) -> ProblemError:
 
 @pytest.mark.parametrize(
     ("error", "words"),
-    [(problem(507, "staging-full"), STAGING_FULL), (UnreachableError("the connection was cut"), "was cut")],
+    [
+        (problem(507, "staging-full"), STAGING_FULL),
+        (problem(400, "malformed-frame"), "something on the way changes it"),
+        (UnreachableError("the connection was cut"), "was cut"),
+    ],
 )
 def test_a_pause_is_told_and_ends_by_itself(error: SiteError, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sender_module.Backoff, "next", lambda _self: 0.0)
@@ -236,6 +240,19 @@ def test_a_pause_is_told_and_ends_by_itself(error: SiteError, words: str, monkey
     assert made.said[-1] is None
     assert made.progress[0].view().done_chunks == 3
     assert made.pool.free == made.pool.count
+
+
+def test_a_problem_is_over_when_no_sender_has_it_any_more() -> None:
+    desk = Pass(Link(), 1).desk
+    said: list[str | None] = []
+    desk.say = said.append
+    desk.trouble(0, "cut")
+    desk.trouble(1, "cut")
+    desk.fine(2)
+    desk.fine(0)
+    assert said == ["cut", "cut"]
+    desk.fine(1)
+    assert said[-1] is None
 
 
 def test_only_what_did_not_arrive_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:

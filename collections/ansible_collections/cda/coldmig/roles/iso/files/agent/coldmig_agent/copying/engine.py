@@ -119,9 +119,9 @@ class Copier:
         damaged = {reason: count for reason, count in refusals.counts.items() if reason != "unknown-ref"}
         if damaged:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in sorted(damaged.items()))
-            self._note(f"the site refused {sum(damaged.values())} chunks ({reasons}): damaged on the way, sent again")
+            self._note(f"the site refused {_chunks(sum(damaged.values()))} ({reasons}): damaged on the way, sent again")
         elif before is None and self._complete:
-            self._note(f"{left} chunks turned out damaged at the site; they are read and sent again")
+            self._note(f"{_chunks(left)} turned out damaged at the site and will be sent again")
 
     def _tell_unreadable(self) -> None:
         for disk, text in self.damage().items():
@@ -150,3 +150,7 @@ class Copier:
             progress.at_site(at_site)
             missing[index] = progress.total_chunks - at_site
         return missing
+
+
+def _chunks(count: int) -> str:
+    return f"{count} chunk{'s' * (count != 1)}"

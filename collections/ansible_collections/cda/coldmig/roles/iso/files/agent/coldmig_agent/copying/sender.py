@@ -96,6 +96,22 @@ class Desk:
     senders: Callable[[], int]
     batch_bytes: Callable[[], int]
     refusals: Refusals = field(default_factory=Refusals)
+    _troubled: set[int] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def trouble(self, sender: int, text: str) -> None:
+        """A sender has to wait and try again."""
+        with self._lock:
+            self._troubled.add(sender)
+        self.say(text)
+
+    def fine(self, sender: int) -> None:
+        """A sender's batch has arrived; nothing is wrong any more when that is so for all of them."""
+        with self._lock:
+            self._troubled.discard(sender)
+            over = not self._troubled
+        if over:
+            self.say(None)
 
 
 class Sender:
@@ -161,7 +177,7 @@ class Sender:
                     self._recover(client, batch, error)
                     continue
                 self._backoff.reset()
-                self._desk.say(None)
+                self._desk.fine(self._number)
                 self._account(batch, answer)
                 self._adapt(batch.size, time.monotonic() - began)
                 return
@@ -199,7 +215,7 @@ class Sender:
         while True:
             raise_if_final(error)
             LOG.info("sending failed: %s", error)
-            self._desk.say(explain(error))
+            self._desk.trouble(self._number, explain(error))
             if self._desk.halt.wait(self._backoff.next()):
                 raise CopyStopped("stopped")
             try:
@@ -222,8 +238,11 @@ class Sender:
 
 def explain(error: SiteError) -> str:
     """What the person at the console is told about a request that failed."""
-    if isinstance(error, ProblemError) and error.slug == "staging-full":
-        return STAGING_FULL
+    if isinstance(error, ProblemError):
+        if error.slug == "staging-full":
+            return STAGING_FULL
+        if error.slug == "malformed-frame":
+            return f"the site cannot read what arrives ({error}): something on the way changes it; sending again"
     return str(error)
 
 
