@@ -37,9 +37,20 @@ def test_it_holds_both_packages_and_is_executable(tmp_path: Path) -> None:
     assert {"__main__.py", "coldmig_agent/cli.py", "coldmig_agent/discovery/disks.py", "coldmig_wire/frames.py"} <= set(
         names
     )
-    assert all(name.endswith(".py") for name in names)
+    assert {f"{name}c" for name in names if name.endswith(".py")} == {name for name in names if name.endswith(".pyc")}
     assert names == sorted(names)
     assert os.access(tmp_path / "coldmig-agent", os.X_OK)
+
+
+def test_it_runs_from_its_byte_code(tmp_path: Path) -> None:
+    build(tmp_path / "coldmig-agent")
+    bare = tmp_path / "byte-code-only"
+    with zipfile.ZipFile(tmp_path / "coldmig-agent") as whole, zipfile.ZipFile(bare, "w") as archive:
+        for name in whole.namelist():
+            if name.endswith(".pyc"):
+                archive.writestr(name, whole.read(name))
+    done = subprocess.run([sys.executable, str(bare), "--version"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_wrong_place_for_the_wire_package_is_named(tmp_path: Path) -> None:

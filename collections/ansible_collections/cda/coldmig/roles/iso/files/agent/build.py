@@ -2,14 +2,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Builds the agent as one executable file (a zipapp) from its package and coldmig_wire.
 
-The same sources always give the same bytes: sorted names, fixed times and modes, no compiled files.
+The same sources and Python always give the same bytes: sorted names, fixed times and modes. Byte code goes beside the
+sources, because compiling them at every boot takes a second; a Python of another version does not look at it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,6 +37,22 @@ def sources(package: Path) -> Iterator[tuple[str, bytes]]:
         yield f"{package.name}/{path.relative_to(package).as_posix()}", path.read_bytes()
 
 
+def with_byte_code(files: Sequence[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """The files and their byte code, which is never checked against them. Raises OSError where it cannot be made."""
+    with tempfile.TemporaryDirectory(prefix="coldmig-agent-") as scratch:
+        root = Path(scratch)
+        for name, content in files:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(content)
+        # In a process of its own: what byte code looks like depends on what a process did before.
+        command = [sys.executable, "-I", "-m", "compileall", "-q", "-b", "--invalidation-mode", "unchecked-hash"]
+        done = subprocess.run([*command, "-s", scratch, scratch], capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise OSError(f"the agent cannot be compiled: {done.stdout.strip()[:500]}")
+        compiled = [(str(path.relative_to(root)), path.read_bytes()) for path in root.rglob("*.pyc")]
+    return sorted([*files, *compiled])
+
+
 def build(output: Path, wire: Path) -> None:
     """Write the zipapp; it appears under its name only when it is complete. Raises OSError."""
     if not (wire / "frames.py").is_file():
@@ -45,7 +64,7 @@ def build(output: Path, wire: Path) -> None:
             file.write(SHEBANG)
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
                 files = [("__main__.py", _MAIN), *sources(HERE / "coldmig_agent"), *sources(wire)]
-                for name, content in sorted(files):
+                for name, content in with_byte_code(files):
                     info = zipfile.ZipInfo(name, _EPOCH)
                     info.compress_type = zipfile.ZIP_DEFLATED
                     info.create_system = 3
