@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from agent_lab import MIB, empty_image, run, write_tree
 
 from coldmig_agent import fence
-from coldmig_agent.copying.reader import DiskReader
+from coldmig_agent.copying.device import SourceDevice
 from coldmig_agent.fence import FenceError, WriteCounters
 
 
@@ -26,7 +27,7 @@ def device(loop_devices: None, tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_is_set_read_only_before_it_is_opened(device: Path) -> None:
     assert run("blockdev", "--getro", device).strip() == b"0"
-    with DiskReader(0, device, 4 * MIB):
+    with closing(SourceDevice(device, 4 * MIB)):
         assert run("blockdev", "--getro", device).strip() == b"1"
         with pytest.raises(PermissionError):
             device.write_bytes(b"x" * 512)
