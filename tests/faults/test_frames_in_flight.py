@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -40,28 +39,27 @@ def copied(lab: Lab, middle: Middle, image: Path) -> Agent:
 
 
 class Damage:
-    """Turns a bit in each of the first ``times`` payloads, beyond the first request."""
+    """Turns a bit in each of the first ``times`` plain payloads, and in as many compressed ones."""
 
     def __init__(self, times: int) -> None:
-        self.left = times
+        self.left = {"plain": times, "compressed": times}
         self._chance = random.Random(1)
-        self._lock = threading.Lock()
 
     def __call__(self, frames: Sequence[Sent]) -> Sequence[Sent]:
         return [self._one(sent) for sent in frames]
 
     def _one(self, sent: Sent) -> Sent:
-        with self._lock:
-            if sent.frame.type not in CONTENT or not self.left:
-                return sent
-            self.left -= 1
+        kind = "plain" if sent.frame.length >= sent.frame.run else "compressed"
+        if sent.frame.type not in CONTENT or not self.left[kind]:
+            return sent
+        self.left[kind] -= 1
         return flipped(sent, self._chance)
 
 
 def test_payloads_damaged_on_the_way_are_refused_and_sent_again(lab: Lab, middle: Middle, image: Path) -> None:
-    middle.change = damage = Damage(6)
+    middle.change = damage = Damage(3)
     agent = copied(lab, middle, image)
-    assert damage.left == 0
+    assert damage.left == {"plain": 0, "compressed": 0}
     sent = [sent.chunk for sent in middle.seen if sent.type in CONTENT]
     assert len(sent) - len(set(sent)) == 6, "exactly what was damaged is sent again"
     assert "damaged on the way, sent again" in agent.text

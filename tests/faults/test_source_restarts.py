@@ -12,6 +12,7 @@ from support.gateway import Gateway
 from support.images import MIB, mixed_image, overwrite, random_image, sha256
 from support.processes import wait_until
 from support.relay import Relay
+from support.tamper import Middle
 
 
 def test_a_killed_agent_that_is_started_again_sends_at_most_a_hundredth_again(lab: Lab, relay: Relay) -> None:
@@ -60,6 +61,19 @@ def test_a_source_that_is_reset_in_its_copy_goes_on_and_its_first_attempt_is_end
         wait_until(lambda: not lab.pack(first).exists(), "the end of the first attempt's staging")
         lab.assert_arrived(second, image)
         assert lab.verify(second)[0] == 0
+
+
+def test_a_source_that_is_switched_off_after_its_last_byte_is_not_needed_any_more(lab: Lab) -> None:
+    image = random_image(lab.work / "disk.img", 12, 5)
+    with Middle(lab.gateway.state / "pki", lab.work / "middle", lab.gateway.port) as middle:
+        middle.hold()
+        agent = lab.boot(lab.iso(url=middle.url), image)
+        wait_until(lambda: {sent.chunk for sent in middle.seen} == set(range(12)), "all chunks on the way")
+        agent.kill()
+        assert lab.stored(agent) == 0
+        middle.release()
+        # The site verifies by itself what is complete.
+        lab.assert_arrived(agent, image)
 
 
 def test_a_second_pass_moves_only_the_chunks_that_changed(lab: Lab, relay: Relay) -> None:

@@ -85,6 +85,8 @@ class Middle:
         self._trust = ssl.create_default_context(cafile=work / "ca.pem")
         self._target = target
         self._thread = LoopThread()
+        self._through = asyncio.Event()
+        self._through.set()
         self._server: asyncio.Server = self._thread.do(self._start())
         self.port: int = self._server.sockets[0].getsockname()[1]
         self.url = f"https://127.0.0.1:{self.port}"
@@ -94,6 +96,14 @@ class Middle:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def hold(self) -> None:
+        """Keep requests with frames, whole, instead of passing them on."""
+        self._thread.loop.call_soon_threadsafe(self._through.clear)
+
+    def release(self) -> None:
+        """Pass on what was kept, whether or not its sender is still there."""
+        self._thread.loop.call_soon_threadsafe(self._through.set)
 
     def close(self) -> None:
         """Stop."""
@@ -140,6 +150,7 @@ class Middle:
             body = b"".join(sent.bytes for sent in self.change(frames))
             lines = [line for line in lines if not line.lower().startswith(b"content-length:")]
             lines.append(b"Content-Length: %d" % len(body))
+            await self._through.wait()
         return b"\r\n".join(lines) + b"\r\n\r\n", body
 
 
