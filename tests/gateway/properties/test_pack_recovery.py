@@ -76,9 +76,12 @@ class StagingMachine(RuleBasedStateMachine):
 
     def _reopen(self, pack: bytes, index: bytes | None) -> None:
         """Leaves the files as the next start would find them after a crash, opens them, and looks at everything."""
+        self._staging.close()
+        self._start(pack, index)
+
+    def _start(self, pack: bytes, index: bytes | None) -> None:
         known, watermark = self.checkpoints.newest(index or b"")
         self.model = self.model.recovered(pack, known=known, watermark=watermark)
-        self._staging.close()
         self._path("pack").write_bytes(pack)
         self._path("index").unlink()
         if index is not None:
@@ -204,10 +207,7 @@ class StagingMachine(RuleBasedStateMachine):
     def close_and_open(self) -> None:
         self._staging.close()
         self._note_index()
-        pack = self._path("pack").read_bytes()
-        index = self._path("index").read_bytes()
-        self._open()
-        self._reopen(pack, index)
+        self._start(self._path("pack").read_bytes(), self._path("index").read_bytes())
 
     @rule(
         cut=st.integers(0, 1 << 30),
