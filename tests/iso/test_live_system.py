@@ -49,7 +49,7 @@ def test_modules_for_the_network_settings_are_in_the_image() -> None:
     [
         "usr/sbin/dumpe2fs", "usr/sbin/xfs_db", "usr/sbin/xfs_logprint", "usr/bin/ntfs-3g.probe",
         "usr/sbin/partclone.ntfs", "usr/sbin/partclone.fat", "usr/sbin/partclone.exfat", "usr/sbin/partclone.btrfs",
-        "usr/sbin/blkid", "usr/sbin/losetup", "usr/bin/setpriv", "usr/bin/prlimit", "usr/bin/unshare",
+        "usr/sbin/blkid", "usr/sbin/losetup", "usr/bin/choom", "usr/bin/setpriv", "usr/bin/prlimit", "usr/bin/unshare",
     ],
 )  # fmt: skip
 def test_tools_of_the_survey_stay_in_the_image(tool: str) -> None:

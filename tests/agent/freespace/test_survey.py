@@ -412,7 +412,7 @@ def test_a_missing_tool_costs_only_the_free_space(tmp_path: Path, monkeypatch: p
     image = ext4(tmp_path / "disk.img", 32)
     tools_only = tmp_path / "bin"
     tools_only.mkdir()
-    for name in ("unshare", "prlimit", "setpriv", "blkid"):
+    for name in ("choom", "unshare", "prlimit", "setpriv", "blkid"):
         found = shutil.which(name)
         assert found is not None
         (tools_only / name).symlink_to(found)

@@ -270,6 +270,20 @@ def test_a_tool_gets_no_memory_without_end() -> None:
     assert b"memory exhausted" in tool.stderr or tool.returncode != 0
 
 
+@pytest.mark.parametrize(
+    ("available", "limit"), [("16777216", 384 * MIB), ("409600", 200 * MIB), ("1000", 64 * MIB), ("x", 64 * MIB)]
+)
+def test_where_memory_is_short_tools_get_less(available: str, limit: int, tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text(f"MemTotal: 33554432 kB\nMemAvailable:   {available} kB\nBuffers: 1 kB\n")
+    assert tools.memory_limit(tmp_path) == limit
+
+
+@root_only
+def test_when_memory_runs_out_a_tool_goes_first() -> None:
+    with shell("cat /proc/self/oom_score_adj") as tool:
+        assert tool.output().strip() == b"900"
+
+
 @root_only
 def test_a_tool_cannot_fill_the_live_system() -> None:
     target = Path(f"/tmp/coldmig-tool-{os.getpid()}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import selectors
 import signal
 import stat
@@ -22,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
 
+from coldmig_agent.interfaces import read_text
 from coldmig_agent.overlay import OverlayError, read_only_loop
 from coldmig_agent.text import clean
 
@@ -33,18 +35,32 @@ MAX_OUTPUT = 1 << 30
 MAX_LINE = 8 << 20
 _MAX_STDERR = 4 << 20
 _KEEP_STDERR = 64 << 10
+#: partclone needs 64 MiB for each TiB of an NTFS; less where the machine has little memory.
 _MEMORY_BYTES = 384 << 20
+_LEAST_MEMORY_BYTES = 64 << 20
 _NOBODY = 65534
 _READ_BYTES = 1 << 16
 
+#: When memory runs out, a tool goes, not the agent.
+_OOM_SCORE = "900"
 _CAGE = (
+    "choom", "-n", _OOM_SCORE, "--",
     "unshare", "--net", "--ipc", "--uts", "--",
-    "prlimit", f"--as={_MEMORY_BYTES}", f"--cpu={int(TOOL_SECONDS)}", "--core=0", "--fsize=0", "--nofile=32", "--",
+    "prlimit", f"--cpu={int(TOOL_SECONDS)}", "--core=0", "--fsize=0", "--nofile=32",
+)  # fmt: skip
+_UNPRIVILEGED = (
     "setpriv", f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all",
     "--no-new-privs", "--",
 )  # fmt: skip
 _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "TERM": "dumb"}
 _numbers = itertools.count()
+
+
+def memory_limit(proc: Path = Path("/proc")) -> int:
+    """Bytes of address space for a tool: half of what is available, within bounds."""
+    found = re.search(r"^MemAvailable: +(\d+) kB$", read_text(proc / "meminfo", 1 << 16) or "", re.MULTILINE)
+    available = int(found[1]) * 1024 if found else 0
+    return min(_MEMORY_BYTES, max(_LEAST_MEMORY_BYTES, available // 2))
 
 
 class ToolError(RuntimeError):
@@ -61,7 +77,7 @@ class ToolRun:
         self._deadline = min(deadline, time.monotonic() + TOOL_SECONDS)
         try:
             self._process = subprocess.Popen(
-                [*_CAGE, *command],
+                [*_CAGE, f"--as={memory_limit()}", "--", *_UNPRIVILEGED, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
