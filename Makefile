@@ -9,7 +9,7 @@ python_code := agent/coldmig_agent agent/build.py gateway/src/coldmig_wire gatew
                $(collection)/plugins/module_utils
 pytest      := python -m pytest -q
 # The copy against real file systems, devices, faults and crowds: real processes, minutes instead of seconds.
-copy_tests  := tests/agent/freespace tests/agent/devices tests/gateway/properties tests/faults tests/load
+copy_tests  := tests/agent/freespace tests/agent/devices tests/gateway/properties tests/faults tests/load tests/benchmarks
 export PATH := $(bin):$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
 export PYTHONPATH := $(CURDIR)/gateway/src
