@@ -442,6 +442,16 @@ def test_a_fault_of_our_own_costs_only_the_free_space(tmp_path: Path, monkeypatc
     whole(ext4(tmp_path / "disk.img", 32), "ZeroDivisionError")
 
 
+def test_a_disk_that_fails_in_an_unforeseen_way_is_sent_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: object) -> None:
+        raise IndexError("oops")
+
+    monkeypatch.setattr(survey_module, "_identify", broken)
+    whole(ext4(tmp_path / "disk.img", 32), "IndexError")
+    monkeypatch.setattr(survey_module, "_decide", broken)
+    whole(ext4(tmp_path / "disk.img", 32), "IndexError")
+
+
 def test_ranges_of_an_area_that_fails_late_are_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def out_of_order(_area: object) -> object:
         yield (1 * MIB, 2 * MIB)

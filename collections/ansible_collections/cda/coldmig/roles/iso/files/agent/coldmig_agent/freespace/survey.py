@@ -304,11 +304,20 @@ def _empty(decision: _Decision) -> _Decision:
 def _survey_disk(source: Source, seconds: float) -> tuple[FreeRanges, list[_Decision]]:
     """Ranges and decisions for one disk. Raises FenceError."""
     fence.protect(source.path)
-    found = FreeRanges()
     volumes = sorted(source.volumes, key=lambda volume: volume.start_bytes)
+    try:
+        return _look_at_disk(source, volumes, time.monotonic() + seconds)
+    except Exception as error:  # nor must a disk that nobody thought of
+        LOG.exception("the survey of disk %d failed", source.disk.index)
+        reason = f"the survey failed ({type(error).__name__}: {error})"
+        return FreeRanges(), [_Decision(volume, mapped=False, reason=reason) for volume in volumes]
+
+
+def _look_at_disk(source: Source, volumes: Sequence[Volume], deadline: float) -> tuple[FreeRanges, list[_Decision]]:
+    found = FreeRanges()
     fd, read = open_reader(source.path)
     try:
-        disk = _Disk(source, read, time.monotonic() + seconds)
+        disk = _Disk(source, read, deadline)
         decisions = [decision for volume in volumes for decision in _decide(disk, volume, found)]
         if len(decisions) > MAX_AREAS:
             found.forget_from(decisions[MAX_AREAS].volume.start_bytes)
