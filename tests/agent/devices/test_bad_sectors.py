@@ -12,7 +12,8 @@ from support.agent import Agent
 from support.gateway import ApiError, Gateway
 from support.images import random_image, sha256
 
-BAD = [(3 * SECTOR, SECTOR), (3 * MIB - SECTOR, 2 * SECTOR), (7 * MIB - SECTOR, SECTOR)]
+#: Near the beginning, across the middle, and at the very end: a disk that does not answer there is not gone.
+BAD = [(3 * SECTOR, SECTOR), (3 * MIB - SECTOR, 2 * SECTOR), (6 * MIB - SECTOR, SECTOR)]
 
 
 def holed(image: Path, target: Path) -> Path:
@@ -25,16 +26,20 @@ def holed(image: Path, target: Path) -> Path:
 
 
 def test_what_cannot_be_read_is_told_and_has_to_be_accepted(gateway: Gateway, tmp_path: Path) -> None:
-    image = random_image(tmp_path / "disk.img", 7, seed=1)
+    image = random_image(tmp_path / "disk.img", 6, seed=1)
     iso = gateway.iso("bad-sectors")
     strange = served(tmp_path / "disk", *damaged(tmp_path / "disk", image, BAD))
     with strange as disk, Agent(tmp_path / "agent", iso, [disk.path]) as agent:
         migration_id = agent.migration_id
         assert agent.finish() == 0
+        text = agent.text
     migration = gateway.wait_for(migration_id, "copied")
     unreadable = migration["disks"][0]["unreadable"]
     assert unreadable == {"bytes": 4 * SECTOR, "chunks": 4, "ranges": [list(found) for found in BAD]}
     assert migration["progress"]["message"] == f"{4 * SECTOR} bytes of the source could not be read"
+    # The person at the console learns it, in the end too.
+    assert "cannot be read" in text.partition("Done")[0]
+    assert "cannot be read" in text.partition("Done")[2]
     arrived = gateway.image(migration_id, 0, tmp_path / "arrived.raw", image.stat().st_size)
     assert sha256(arrived) == sha256(holed(image, tmp_path / "expected.img"))
     with pytest.raises(ApiError) as refused:

@@ -9,12 +9,14 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from zstandard import ZstdCompressor
 
 from coldmig_wire.digest import chunk_digest
 from coldmig_wire.frames import CHUNK, MAX_PAYLOAD, Codec, Frame, FrameError, FrameType
 from coldmig_wire.geometry import GRAIN
 from coldmig_wire.grains import GrainError, decode_chunk, encode_chunk, iter_grains
-from coldmig_wire.payload import BAD_PAYLOAD, PayloadError, payload_grains, verify_payload
+from coldmig_wire.payload import BAD_PAYLOAD, PayloadError, payload_grains, plain_payload, verify_payload
+from coldmig_wire.zstd import MAX_LEVEL, MIN_LEVEL, ZstdPayloadError, decode_zstd, encode_zstd
 from gateway.properties.strategies import bomb, chunks, grain_payloads, lengths
 
 
@@ -87,6 +89,50 @@ def test_another_chunk_does_not_pass_for_the_promised_one(raw: bytes, other: byt
     payload = encode_chunk(other)
     with pytest.raises((FrameError, PayloadError)):
         verify_payload(replace(data_frame(raw, encode_chunk(raw)), length=len(payload)), payload)
+
+
+@given(chunks(), st.integers(MIN_LEVEL, MAX_LEVEL), st.data())
+def test_a_zstandard_frame_gives_its_chunk_or_an_error_whatever_is_changed(
+    raw: bytes, level: int, data: st.DataObject
+) -> None:
+    payload = encode_zstd(raw, level)
+    if payload is None:
+        return
+    assert len(payload) < len(raw)
+    assert decode_zstd(payload, len(raw)) == raw
+    frame = data_frame(raw, payload, Codec.ZSTD)
+    assert plain_payload(frame, payload) == raw
+    changed = bytearray(payload)
+    for _ in range(data.draw(st.integers(1, 3))):
+        changed[data.draw(st.integers(0, len(changed) - 1))] ^= data.draw(st.integers(1, 255))
+    try:
+        assert plain_payload(frame, bytes(changed)) == raw
+    except PayloadError:
+        return
+
+
+@given(lengths, st.binary(max_size=500), st.booleans())
+def test_noise_is_no_zstandard_frame(raw_length: int, noise: bytes, magic: bool) -> None:
+    with pytest.raises(ZstdPayloadError):
+        decode_zstd(b"\x28\xb5\x2f\xfd" + noise if magic else noise, raw_length)
+
+
+@pytest.mark.parametrize("states_its_size", [True, False])
+def test_a_zstandard_bomb_takes_no_more_memory_than_a_chunk(states_its_size: bool) -> None:
+    stream = ZstdCompressor(level=9, write_content_size=states_its_size).compress(bytes(256 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ZstdPayloadError, match="states"):
+            decode_zstd(stream, CHUNK)
+        # A header that lies about the size: the frame header's four bytes of content size are made those of a chunk.
+        if states_its_size:
+            at = stream.index((256 << 20).to_bytes(4, "little"))
+            with pytest.raises(ZstdPayloadError):
+                decode_zstd(stream[:at] + CHUNK.to_bytes(4, "little") + stream[at + 4 :], CHUNK)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3 * CHUNK
 
 
 def test_a_payload_of_bombs_takes_no_more_memory_than_a_chunk() -> None:
