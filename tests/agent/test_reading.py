@@ -226,6 +226,16 @@ def test_runs_are_joined_in_any_order_and_given_out_in_pieces() -> None:
     assert [run for _start, run, _free in emitted] == [RUN_LIMIT] * 3
 
 
+def test_a_gap_that_is_filled_late_makes_one_run() -> None:
+    emitted: list[tuple[int, int, bool]] = []
+    merger = RunMerger(lambda *run: emitted.append(run), now=lambda: 0.0)
+    for chunk in (4, 0, 2, 3, 1):
+        merger.add(chunk, 1)
+    merger.add(5, 1, free=True)
+    merger.flush()
+    assert emitted == [(0, 5, False), (5, 1, True)]
+
+
 def test_a_run_does_not_wait_long_on_a_slow_disk() -> None:
     now = [0.0]
     emitted: list[tuple[int, int, bool]] = []
@@ -331,6 +341,18 @@ def test_only_the_bad_sectors_are_lost_and_their_addresses_are_exact(
     assert [seconds for seconds in no_pauses if seconds] == [*PAUSES]
     _version, report = desk.unreadable.report()
     assert report == [{"index": 0, "bytes": 2048, "ranges": [[lost[0] * 512, 1024], [lost[2] * 512, 1024]]}]
+
+
+def test_a_damaged_chunk_is_never_taken_for_zeros(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_pauses: list[float]
+) -> None:
+    (tmp_path / "disk.img").write_bytes(bytes(MIB) + b"x" * MIB)
+    failing(monkeypatch, bad_sectors(9))
+    desk = Desk(2 * MIB)
+    desk.read(tmp_path / "disk.img")
+    assert sorted(desk.runs) == [("data", 0, MIB), ("data", 1, MIB)]
+    assert desk.unreadable.ranges_of(0) == [(9 * 512, 512)]
+    assert any(seconds > 0 for seconds in no_pauses)
 
 
 def test_a_sector_that_reads_at_the_third_try_is_not_lost(

@@ -213,6 +213,14 @@ def test_batches_do_not_shrink_where_many_share_a_fast_link_and_recover_when_it_
     assert max(later[4:]) > 8 * MIB
 
 
+def test_a_batch_of_next_to_nothing_says_nothing_about_the_link() -> None:
+    link = Link()
+    made = Pass(link, 6)
+    made.sender._adapt(64, 30.0)
+    made.sender.run()
+    assert link.sizes[0] > 3 * MIB
+
+
 def problem(status: int, slug: str) -> ProblemError:
     return ProblemError(status, slug, f"the site says {slug}", {})
 
