@@ -67,8 +67,12 @@ class LinkingMachine(StagingMachine):
                 (directory / f"disk-0.base-{number}.{kind}").hardlink_to(chance.choice(sources))
         self._open()
 
-    @rule(chunk=st.integers(0, CHUNKS - 1), variant=st.sampled_from([0, 0, 0, 1]))
-    def refer(self, chunk: int, variant: int) -> None:
+    @rule(first=st.integers(0, CHUNKS - 1), count=st.integers(1, 5), variant=st.sampled_from([0, 0, 0, 1]))
+    def refer(self, first: int, count: int, variant: int) -> None:
+        for chunk in range(first, min(first + count, CHUNKS)):
+            self._refer(chunk, variant)
+
+    def _refer(self, chunk: int, variant: int) -> None:
         frame = reference(chunk, variant)
         if chunk in self.model.written:
             assert not self._staging.append(frame)

@@ -266,14 +266,13 @@ class StagingMachine(RuleBasedStateMachine):
 
     # --- what must hold -----------------------------------------------------------------------------------------
 
-    @invariant()
     def exactly_what_was_acknowledged_counts(self) -> None:
         assert have(self._staging) == sorted(self.model.durable)
         assert list(self._staging.data_bitmap().indices()) == sorted(self.model.data)
         assert self._staging.stored_bytes == self.model.committed_end
         assert self._staging.complete == (len(self.model.durable) == CHUNKS)
 
-    @rule()
+    @invariant()
     def everything_is_as_it_was(self) -> None:
         self.exactly_what_was_acknowledged_counts()
         pack = self._path("pack").read_bytes()
