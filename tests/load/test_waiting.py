@@ -42,6 +42,13 @@ def waiting(directory: Path, iso: dict[str, Any], count: int) -> Iterator[subpro
         process.wait()
 
 
+def polled(machines: subprocess.Popen[str]) -> tuple[list[float], list[str]]:
+    """Times and errors of the polls of the last second."""
+    assert machines.stdout is not None
+    line = json.loads(machines.stdout.readline())
+    return line["polls"], line["errors"]
+
+
 def answer_time(gateway: Gateway) -> float:
     """Seconds of one request of a provider, with a connection of its own."""
     begun = time.perf_counter()
@@ -59,7 +66,6 @@ def test_the_api_answers_nearly_as_fast_as_that_of_an_idle_site(tmp_path: Path, 
         iso = busy.iso("waiting", auto_start=False)
         idle.iso("nobody", auto_start=False)
         with waiting(tmp_path, iso, MACHINES) as machines:
-            assert machines.stdout is not None
             times: dict[Gateway, list[float]] = {idle: [], busy: []}
             polls: list[float] = []
             errors: list[str] = []
@@ -68,9 +74,9 @@ def test_the_api_answers_nearly_as_fast_as_that_of_an_idle_site(tmp_path: Path, 
                 for _ in range(_PROBES // SECONDS):
                     for gateway, found in times.items():
                         found.append(answer_time(gateway))
-                line = json.loads(machines.stdout.readline())
-                polls += line["polls"]
-                errors += line["errors"]
+                times_of_polls, refused = polled(machines)
+                polls += times_of_polls
+                errors += refused
             memory = gateway_memory(busy).now_mib()
     assert not errors
     # They ask when they are told to: not much more often than fifty times a second, once all have asked twice.
