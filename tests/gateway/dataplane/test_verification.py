@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
+from coldmig_gateway.dataplane.settings import Limits
 from coldmig_gateway.dataplane.verifier import Verifier
 from coldmig_gateway.staging.device import DeviceReader
 from coldmig_gateway.staging.disk import DiskStaging
+from coldmig_gateway.staging.errors import StagingBusyError
 from coldmig_wire.frames import CHUNK, FrameType
 from gateway.dataplane.front import Front, wait_until
 from gateway.staging.content import damage_chunk, data_frame, raw_chunk, zero_frame
@@ -103,3 +106,23 @@ def test_unreadable_chunks_are_counted(front: Front) -> None:
     wait_until(lambda: migration.state == "copied", "the copy is verified")
     assert migration.verified[0].unreadable_chunks == 1
     assert migration.verified[0].data_chunks == 2
+
+
+def test_a_copied_disk_is_let_go_for_whoever_wants_to_check_it(
+    make_front: Callable[..., Front], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coldmig_gateway.dataplane.server._HOUSEKEEPING_SECONDS", 0.05)
+    front = make_front(Limits(staging_idle_seconds=3600))
+    migration = front.migration(ID, CHUNK)
+    front.session(ID).send([data_frame(0, raw_chunk(0))])
+    wait_until(lambda: migration.state == "copied", "the copy is verified")
+
+    def opens() -> bool:
+        try:
+            DiskStaging(front.staging, ID, 0, CHUNK).close()
+        except StagingBusyError:
+            return False
+        return True
+
+    wait_until(opens, "the disk is free")
+    assert front.client().request("HEAD", f"/data/v1/migrations/{ID}/disks/0/image.vmdk").status == 200

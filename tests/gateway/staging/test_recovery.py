@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -12,6 +13,8 @@ import pytest
 
 from coldmig_gateway.staging import disk as disk_module
 from coldmig_gateway.staging.disk import DiskStaging
+from coldmig_gateway.staging.errors import StagingError
+from coldmig_gateway.staging.index import SLOT
 from coldmig_gateway.staging.pack import PACK_HEADER, Record
 from coldmig_wire.frames import CHUNK, HEADER
 from gateway.staging.conftest import MIGRATION, Opener
@@ -237,3 +240,31 @@ def test_what_a_process_acknowledged_is_there_after_it_was_killed(
     assert set(range(seen + 1)) | {4095 - chunk for chunk in range(seen + 1)} <= present
     for chunk in present:
         staging.load(chunk)
+
+
+def test_slots_that_a_failed_checkpoint_may_have_lost_are_written_again(
+    open_staging: Opener, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging = open_staging(SIZE)
+    store(staging, [data_frame(0, raw_chunk(0))])
+    staging.checkpoint()
+    store(staging, [data_frame(1, raw_chunk(1)), data_frame(2, raw_chunk(2))])
+    before = index.read_bytes()
+    with monkeypatch.context() as patch:
+
+        def failing(fd: int) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        patch.setattr(os, "fdatasync", failing)
+        with pytest.raises(StagingError, match="checkpoint"):
+            staging.checkpoint()
+    # After a failed fdatasync the kernel takes the pages for written; here they are lost.
+    slot = len(before) - SLOT
+    with index.open("r+b") as file:
+        file.seek(slot - SLOT)
+        file.write(bytes(2 * SLOT))
+    staging.checkpoint()
+    staging.close()
+    again = open_staging(SIZE)
+    for chunk in range(3):
+        again.load(chunk)

@@ -29,6 +29,7 @@ class _Entry:
     staging: DiskStaging | None = None
     users: int = 0
     last_used: float = 0.0
+    needed: bool = True
     opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -57,6 +58,7 @@ class OpenDisks:
         """
         entry = self._entries.setdefault((migration_id, index), _Entry())
         entry.users += 1
+        entry.needed = True
         try:
             async with entry.opening:
                 if entry.staging is None:
@@ -85,11 +87,17 @@ class OpenDisks:
                 except StagingError as error:
                     _log.info("migration %s disk %d: not all can be taken over: %s", migration_id, index, error)
 
+    def let_go(self, migration_id: str) -> None:
+        """The migration's disks will hardly be wanted soon: they are closed as soon as nobody uses them."""
+        for (whose, _index), entry in self._entries.items():
+            if whose == migration_id:
+                entry.needed = False
+
     async def close_idle(self, seconds: float) -> None:
-        """Closes what nobody has used for so long."""
+        """Closes what nobody has used for so long, or was let go."""
         before = time.monotonic() - seconds
         for key, entry in tuple(self._entries.items()):
-            if entry.users == 0 and entry.last_used <= before:
+            if entry.users == 0 and (entry.last_used <= before or not entry.needed):
                 del self._entries[key]
                 await self._close(entry)
 

@@ -52,7 +52,12 @@ async def serve(settings: FrontSettings, site: Site, *, ready: Callable[[int], N
     ):
         disks = OpenDisks(io)
         recent = RecentSessions()
-        verifier = Verifier(site, disks, io, copied=recent.forget)
+
+        def copied(migration_id: str) -> None:
+            recent.forget(migration_id)
+            disks.let_go(migration_id)
+
+        verifier = Verifier(site, disks, io, copied)
         shaper = Shaper()
         context = Context(
             site, disks, verifier, limits, io, workers,
