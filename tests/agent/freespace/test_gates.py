@@ -303,6 +303,12 @@ def test_ntfs_volume_flags(ntfs_image: bytearray, flags: int, kind: type[Doubt],
     refused(judge_ntfs, data, (value + 8, b"\1\2"), Doubt, "version 1.2")
 
 
+def test_an_ntfs_without_volume_information(ntfs_image: bytearray) -> None:
+    at = attribute(ntfs_image, 3, 0x70)
+    refused(judge_ntfs, ntfs_image, (at + 8, b"\1"), Doubt, "no volume information")
+    refused(judge_ntfs, ntfs_image, (at + 20, le("H", 60_000)), Doubt, "volume information is damaged")
+
+
 @pytest.mark.parametrize(
     ("number", "offset", "value", "words"),
     [
