@@ -237,6 +237,11 @@ def test_a_btrfs_whose_copy_is_newer_is_refused(btrfs_image: bytearray) -> None:
     refused(btrfs.newest_superblock, btrfs_image, (64 << 20, bytes(copy)), Doubt, "a copy 1000")
 
 
+def test_a_btrfs_without_room_for_a_superblock_is_refused() -> None:
+    with pytest.raises(Doubt, match="no superblock"):
+        btrfs.newest_superblock(area_over(bytes(65_536)))
+
+
 def test_crc32c_of_the_known_text() -> None:
     assert crc32c(b"123456789") == 0xE3069283
 
