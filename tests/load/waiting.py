@@ -21,7 +21,7 @@ from pathlib import Path
 from coldmig_agent.api import ControlClient
 from coldmig_agent.config import Config, load_config
 from coldmig_agent.machine import Cpu, Disk, Guest, Machine
-from coldmig_agent.site import Site, SiteError
+from coldmig_agent.site import Site, SiteError, UnreachableError
 
 _THREADS = 24
 _here = threading.local()
@@ -59,9 +59,12 @@ class Waiting:
     def register(self) -> None:
         """As at the boot."""
         _here.number = self._number
-        self._token = self._client.enrol(
-            self._credential, machine(self._number), f"boot-of-machine-{self._number}"
-        ).session_token
+        key = f"boot-of-machine-{self._number}"
+        while not self._token:
+            try:
+                self._token = self._client.enrol(self._credential, machine(self._number), key).session_token
+            except UnreachableError:
+                continue  # as the agent does, with the same key; it is not what is measured
 
     def poll(self) -> float:
         """Ask once; the seconds until the next time."""
