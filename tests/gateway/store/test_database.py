@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -96,3 +97,22 @@ def test_the_password_of_a_database_is_not_in_what_can_be_logged(tmp_path: Path)
         check({"state_dir": str(tmp_path), "names": ["a"], "database_url": "mysql://u:hunter2@h/d"}, where="x")
     assert "hunter2" not in str(caught.value)
     assert "database_url" in str(caught.value)
+
+
+def test_writers_get_their_turn_in_the_order_in_which_they_asked(site: SiteKit) -> None:
+    database = site.context.database
+    order: list[int] = []
+
+    def write(writer: int) -> None:
+        with database.write():
+            order.append(writer)
+            time.sleep(0.005)  # long enough for whoever comes at the right moment
+
+    with database.write():
+        threads = [threading.Thread(target=write, args=(number,)) for number in range(12)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.02)
+    for thread in threads:
+        thread.join()
+    assert order == sorted(order)

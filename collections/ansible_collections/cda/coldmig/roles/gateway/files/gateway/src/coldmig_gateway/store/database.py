@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
@@ -28,7 +30,9 @@ class Database:
         # As many connections as threads that serve requests at once, for opening one costs more than most questions.
         pool = {} if where.database in (None, "", ":memory:") else {"pool_size": 40, "max_overflow": 24}
         self.engine: Engine = create_engine(where, pool_pre_ping=not url.startswith("sqlite"), **pool)
+        self._turn: AbstractContextManager[object] = nullcontext()
         if self.engine.dialect.name == "sqlite":
+            self._turn = _Turns()
             event.listen(self.engine, "connect", _set_up_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
         self.writer = self.engine.execution_options(**{_WRITES: True})
@@ -42,12 +46,42 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One transaction: everything in it is kept, or nothing when an exception leaves it."""
-        with Session(self.writer, expire_on_commit=False) as session, session.begin():
+        with self._turn, Session(self.writer, expire_on_commit=False) as session, session.begin():
             yield session
 
     def close(self) -> None:
         """Give back all connections."""
         self.engine.dispose()
+
+
+class _Turns:
+    """A lock that threads get in the order in which they asked.
+
+    SQLite lets writers that wait try again now and then, and whoever comes at the right moment goes first: of many
+    threads some would wait for very long. They queue here; only another process is left to wait for there.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._queue: deque[threading.Lock] = deque()
+        self._taken = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._taken:
+                self._taken = True
+                return
+            mine = threading.Lock()
+            mine.acquire()
+            self._queue.append(mine)
+        mine.acquire()  # whoever leaves hands over
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            if self._queue:
+                self._queue.popleft().release()
+            else:
+                self._taken = False
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
