@@ -71,9 +71,10 @@ def test_a_source_reset_in_its_copy_sends_the_rest_and_a_lost_sector_has_to_be_a
         second = site.wait_for_migration(("copied",), scaled(400), known=(first["id"],))
         assert kept > 50 * MIB
         content = sum(disk["stored_bytes"] for disk in second["disks"])
-        assert _stored(site, second["id"]) <= content - kept + MIB, "what the site had was sent again"
+        # What was on its way when the button was pressed comes again, and the chunk with the bad sector.
+        assert _stored(site, second["id"]) <= content - kept + 5 * MIB, "what the site had was sent again"
         reused = sum(disk["reused_chunks"] for disk in second["progress"]["disks"])
-        assert reused >= kept // MIB
+        assert reused >= kept // MIB - 5
 
         lost = second["disks"][1]["unreadable"]
         assert lost["ranges"] == [[bad * SECTOR, SECTOR]]

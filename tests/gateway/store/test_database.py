@@ -104,11 +104,13 @@ def test_writers_get_their_turn_in_the_order_in_which_they_asked(site: SiteKit) 
     order: list[int] = []
 
     def write(writer: int) -> None:
-        with database.write():
+        with database.write() as session:
+            session.execute(text("SELECT 1"))  # begins the transaction
             order.append(writer)
             time.sleep(0.005)  # long enough for whoever comes at the right moment
 
-    with database.write():
+    with database.write() as session:
+        session.execute(text("SELECT 1"))
         threads = [threading.Thread(target=write, args=(number,)) for number in range(12)]
         for thread in threads:
             thread.start()
