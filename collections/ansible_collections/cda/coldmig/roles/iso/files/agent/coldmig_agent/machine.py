@@ -13,6 +13,10 @@ class Notice:
 
     code: str
     message: str
+    #: ``info``, ``warning``, or ``block``: the copy begins only after somebody has accepted it.
+    severity: str = "warning"
+    #: What to do about it, a sentence; empty where nothing needs to be done.
+    action: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,9 @@ class Nic:
     speed_mbps: int | None
     carrier: bool
     pci_id: str | None
+    #: A virtual function (SR-IOV), and a card that belongs to the management controller.
+    virtual_function: bool = False
+    management: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +101,34 @@ class Disk:
     physical_sector: int | None = None
     used_bytes: int | None = None
     free_map: FreeSpace | None = None
+    #: ``sata``, ``sas``, ``nvme``, ``usb``, ``virtio``, …; empty where it is not known.
+    transport: str = ""
+    #: Other names of the same disk: its further paths, where it is reached by several.
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether a system can use one kind of virtual device from its first moment on.
+
+    ``device``: ``pvscsi``, ``lsilogic-sas``, ``ahci``, ``nvme``, ``lsilogic``, ``ide`` (``kind`` storage) or
+    ``vmxnet3``, ``e1000e``, ``e1000`` (``kind`` network). ``verdict``: ``ready`` (seen), ``likely`` (should, but is not
+    proven), ``no``, ``unknown``.
+    """
+
+    device: str
+    kind: str
+    verdict: str
+    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """The operating system that was found. ``drivers``: what its default kernel can load for VMware's hardware."""
+    """An operating system that was found.
+
+    ``os_type``: ``linux``, ``windows``, ``freebsd``, ``netbsd``, ``openbsd``, ``other`` or ``unknown``. ``version`` of
+    Windows is NT's with the build (``10.0.20348``). ``drivers``: what its default kernel can load of those for VMware.
+    """
 
     os_type: str = "unknown"
     id: str = ""
@@ -107,6 +137,68 @@ class Guest:
     hostname: str | None = None
     kernel: str | None = None
     drivers: tuple[str, ...] = ()
+    #: Names this system among the machine's, the same at every boot: ``disk0/2``, ``lvm/vg/root``, ``disk1/3/@``.
+    key: str = ""
+    #: Where it is, for a person: "disk 0, partition 2", "LVM volume vg/root".
+    place: str = ""
+    #: ``x86_64``, ``i386``, ``aarch64``; None where it could not be seen.
+    arch: str | None = None
+    id_like: tuple[str, ...] = ()
+    platform_id: str = ""
+    #: The full release where ``version`` is only its beginning: ``12.5``, ``9.4 (Plow)``, ``10.0.20348.2113``.
+    release: str = ""
+    #: os-release's VARIANT_ID, Windows' EditionID.
+    edition: str = ""
+    build: int | None = None
+    ubr: int | None = None
+    #: ``WinNT`` (a client), ``ServerNT``, ``LanmanNT`` (a domain controller); empty for others.
+    product_type: str = ""
+    domain: str | None = None
+    #: ``bios`` or ``efi`` where its boot loader tells.
+    firmware: str | None = None
+    #: Title of the entry that boots by itself.
+    boot_entry: str = ""
+    #: Whether a boot loader on these disks refers to it.
+    bootable: bool = False
+    readiness: tuple[Readiness, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InspectedVolume:
+    """A file system, or what stands in its place, that was looked at. ``problem`` says why it could not be."""
+
+    place: str
+    fstype: str
+    label: str = ""
+    role: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelWrites:
+    """The kernel's own count of writes to a disk since the live system started, after everything was looked at."""
+
+    index: int
+    ios: int
+    sectors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """How the look into the disks went. ``overlay_bytes``: changes that were kept in memory instead of on a disk."""
+
+    seconds: float = 0.0
+    overlay_bytes: int = 0
+    volumes: tuple[InspectedVolume, ...] = ()
+    writes: tuple[KernelWrites, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tpm:
+    """A Trusted Platform Module; ``version`` is ``1.2``, ``2.0`` or empty."""
+
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +221,10 @@ class Machine:
     addresses: tuple[str, ...]
     name: str
     warnings: tuple[Notice, ...] = field(default=())
+    #: Every system that was found, the one that boots by itself first; ``guest`` is the first of them.
+    guests: tuple[Guest, ...] = ()
+    tpm: Tpm | None = None
+    inspection: Inspection | None = None
 
     def to_json(self) -> Mapping[str, object]:
         """The document of POST /enrolments."""

@@ -44,6 +44,8 @@ class Nic(Input):
     speed_mbps: Count | None = None
     carrier: bool
     pci_id: Found | None = None
+    virtual_function: bool = Field(default=False, description="A virtual function (SR-IOV)")
+    management: bool = Field(default=False, description="Belongs to the management controller")
 
 
 class Partition(Input):
@@ -92,12 +94,25 @@ class SourceDisk(Input):
     partitions: Annotated[list[Partition], Field(max_length=1024)] = Field(default_factory=list)
     used_bytes: Count | None = Field(default=None, description="What has to be copied when free space is left out")
     free_map: FreeMap | None = Field(default=None, description="What was found to be free, and why")
+    transport: Found | None = Field(default=None, description="sata, sas, nvme, usb, virtio, …")
+    paths: Annotated[list[Found], Field(max_length=64)] = Field(
+        default_factory=list, description="Other names of the same disk, where it is reached by several paths"
+    )
+
+
+class Readiness(Input):
+    """Whether a system can use one kind of virtual device from its first moment on."""
+
+    device: Literal["pvscsi", "lsilogic-sas", "ahci", "nvme", "lsilogic", "ide", "vmxnet3", "e1000e", "e1000"]
+    kind: Literal["storage", "network"]
+    verdict: Literal["ready", "likely", "no", "unknown"]
+    evidence: Annotated[list[Message], Field(max_length=16)] = Field(default_factory=list)
 
 
 class Guest(Input):
-    """The operating system on the disks, as far as it could be seen."""
+    """An operating system on the disks, as far as it could be seen."""
 
-    os_type: Literal["linux", "windows", "other", "unknown"]
+    os_type: Literal["linux", "windows", "freebsd", "netbsd", "openbsd", "other", "unknown"]
     id: Found | None = None
     version: Found | None = None
     pretty_name: Found | None = None
@@ -106,6 +121,55 @@ class Guest(Input):
     drivers: Annotated[list[DriverName], Field(max_length=500)] = Field(
         default_factory=list, description="Storage drivers it can load at boot and network drivers it has"
     )
+    key: Found | None = Field(default=None, description="Names this system among those of the machine")
+    place: Found | None = Field(default=None, description="Where it is, for a person")
+    arch: Found | None = None
+    id_like: Annotated[list[Found], Field(max_length=16)] = Field(default_factory=list)
+    platform_id: Found | None = None
+    release: Found | None = Field(default=None, description="The full release: 12.5, 10.0.20348.2113")
+    edition: Found | None = Field(default=None, description="VARIANT_ID, or Windows' EditionID")
+    build: Count | None = None
+    ubr: Count | None = None
+    product_type: Literal["", "WinNT", "ServerNT", "LanmanNT"] | None = None
+    domain: Found | None = None
+    firmware: Literal["bios", "efi"] | None = None
+    boot_entry: Found | None = None
+    bootable: bool = Field(default=False, description="Whether a boot loader on these disks refers to it")
+    readiness: Annotated[list[Readiness], Field(max_length=16)] = Field(default_factory=list)
+
+
+class InspectedVolume(Input):
+    """A file system that was looked at, or why it could not be."""
+
+    place: Found
+    fstype: Found | None = None
+    label: Found | None = None
+    role: Found | None = None
+    problem: Message | None = None
+
+
+class KernelWrites(Input):
+    """The kernel's count of writes to a disk since the live system started."""
+
+    index: Annotated[int, Field(ge=0, lt=MAX_DISKS)]
+    ios: Count
+    sectors: Count
+
+
+class Inspection(Input):
+    """How the look into the disks went."""
+
+    seconds: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    overlay_bytes: Count = Field(default=0, description="Changes that were kept in memory instead of on a disk")
+    volumes: Annotated[list[InspectedVolume], Field(max_length=256)] = Field(default_factory=list)
+    writes: Annotated[list[KernelWrites], Field(max_length=MAX_DISKS)] = Field(default_factory=list)
+    problems: Annotated[list[Message], Field(max_length=64)] = Field(default_factory=list)
+
+
+class Tpm(Input):
+    """A Trusted Platform Module."""
+
+    version: Found | None = None
 
 
 class Warning(Input):  # noqa: A001 - the name of the thing
@@ -113,6 +177,10 @@ class Warning(Input):  # noqa: A001 - the name of the thing
 
     code: Slug
     message: Message
+    severity: Literal["info", "warning", "block"] = Field(
+        default="warning", description="With `block` the copy begins only after the code was accepted"
+    )
+    action: Message | None = Field(default=None, description="What to do about it")
 
 
 class Machine(Input):
@@ -134,6 +202,11 @@ class Machine(Input):
     addresses: Annotated[list[Annotated[str, AfterValidator(_address)]], Field(max_length=64)]
     name: Annotated[Found, StringConstraints(min_length=1)] = Field(description="Computer name, else an IP address")
     warnings: Annotated[list[Warning], Field(max_length=100)] = Field(default_factory=list)
+    guests: Annotated[list[Guest], Field(max_length=32)] = Field(
+        default_factory=list, description="Every system that was found, the one that boots by itself first"
+    )
+    tpm: Tpm | None = None
+    inspection: Inspection | None = None
 
     @field_validator("disks")
     @classmethod
