@@ -26,6 +26,55 @@ from coldmig_gateway.store.site import DatabaseSite
 
 GIB = 1 << 30
 
+DEBIAN: dict[str, Any] = {
+    "os_type": "linux",
+    "id": "debian",
+    "version": "12",
+    "pretty_name": "Debian GNU/Linux 12 (bookworm)",
+    "hostname": "erp-db-01",
+    "kernel": "6.1.0-18-amd64",
+    "drivers": ["vmw_pvscsi", "vmxnet3"],
+    "key": "disk0/1",
+    "place": "disk 0, partition 1",
+    "arch": "x86_64",
+    "id_like": [],
+    "platform_id": None,
+    "release": "12.5",
+    "edition": None,
+    "build": None,
+    "ubr": None,
+    "product_type": None,
+    "domain": None,
+    "firmware": "efi",
+    "boot_entry": "Debian GNU/Linux",
+    "bootable": True,
+    "readiness": [
+        {"device": "pvscsi", "kind": "storage", "verdict": "ready", "evidence": ["vmw_pvscsi is in the initramfs"]},
+        {"device": "vmxnet3", "kind": "network", "verdict": "likely", "evidence": []},
+    ],
+}
+
+WINDOWS: dict[str, Any] = DEBIAN | {
+    "os_type": "windows",
+    "id": "windows",
+    "version": "10.0.20348",
+    "pretty_name": "Windows Server 2022 Standard",
+    "hostname": "ERP-APP",
+    "kernel": None,
+    "drivers": [],
+    "key": "disk0/3",
+    "place": "disk 0, partition 3",
+    "release": "10.0.20348.2113",
+    "edition": "ServerStandard",
+    "build": 20348,
+    "ubr": 2113,
+    "product_type": "ServerNT",
+    "domain": "acme.example",
+    "boot_entry": None,
+    "bootable": False,
+    "readiness": [{"device": "ahci", "kind": "storage", "verdict": "ready", "evidence": ["storahci starts at boot"]}],
+}
+
 MACHINE: dict[str, Any] = {
     "agent_version": "0.1.0",
     "smbios_uuid": "4c4c4544-0042-3510-8051-b4c04f4a4e31",
@@ -46,6 +95,8 @@ MACHINE: dict[str, Any] = {
             "speed_mbps": None,
             "carrier": True,
             "pci_id": "1af4:1041",
+            "virtual_function": False,
+            "management": False,
         }
     ],
     "disks": [
@@ -85,6 +136,8 @@ MACHINE: dict[str, Any] = {
                     }
                 ],
             },
+            "transport": "sas",
+            "paths": ["/dev/sdc"],
         },
         {
             "index": 1,
@@ -100,20 +153,33 @@ MACHINE: dict[str, Any] = {
             "partitions": [],
             "used_bytes": None,
             "free_map": None,
+            "transport": None,
+            "paths": [],
         },
     ],
-    "guest": {
-        "os_type": "linux",
-        "id": "debian",
-        "version": "12",
-        "pretty_name": "Debian GNU/Linux 12 (bookworm)",
-        "hostname": "erp-db-01",
-        "kernel": "6.1.0-18-amd64",
-        "drivers": ["vmw_pvscsi", "vmxnet3"],
-    },
+    "guest": DEBIAN,
     "addresses": ["10.0.2.15", "fe80::5054:ff:fe12:3456"],
     "name": "erp-db-01",
-    "warnings": [{"code": "tpm-sealed-keys", "message": "Keys in the TPM stay behind."}],
+    "warnings": [
+        {
+            "code": "several-systems",
+            "message": "There are 2 systems on the disks.",
+            "severity": "warning",
+            "action": "Say which one with system.",
+        }
+    ],
+    "guests": [copy.deepcopy(DEBIAN), WINDOWS],
+    "tpm": {"version": "2.0"},
+    "inspection": {
+        "seconds": 4.2,
+        "overlay_bytes": 1 << 20,
+        "volumes": [
+            {"place": "disk 0, partition 1", "fstype": "ext4", "label": None, "role": "root", "problem": None},
+            {"place": "disk 1", "fstype": "zfs_member", "label": "tank", "role": None, "problem": "not readable here"},
+        ],
+        "writes": [{"index": 0, "ios": 0, "sectors": 0}],
+        "problems": [],
+    },
 }
 
 TEMPLATE: dict[str, Any] = {

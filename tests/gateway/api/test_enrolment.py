@@ -243,6 +243,18 @@ BAD_MACHINES: list[tuple[str, Any, str]] = [
     ("addresses", ["10.0.0.256"], "addresses[0]"),
     ("warnings.0.code", "Not A Slug", "warnings[0].code"),
     ("warnings.0.message", "x" * 2001, "warnings[0].message"),
+    ("warnings.0.severity", "fatal", "warnings[0].severity"),
+    ("guests", [MACHINE["guest"]] * 33, "guests"),
+    ("guests.1.product_type", "Toaster", "guests[1].product_type"),
+    ("guests.1.build", -1, "guests[1].build"),
+    ("guests.1.readiness.0.device", "floppy", "guests[1].readiness[0].device"),
+    ("guests.1.readiness.0.verdict", "perhaps", "guests[1].readiness[0].verdict"),
+    ("guests.1.readiness.0.evidence", ["x"] * 17, "guests[1].readiness[0].evidence"),
+    ("disks.0.paths", ["/dev/sdc"] * 65, "disks[0].paths"),
+    ("inspection.seconds", -1.0, "inspection.seconds"),
+    ("inspection.volumes", [MACHINE["inspection"]["volumes"][0]] * 257, "inspection.volumes"),
+    ("inspection.writes.0.sectors", -1, "inspection.writes[0].sectors"),
+    ("tpm.version", 2, "tpm.version"),
     ("unknown", "x", "unknown"),
 ]
 
