@@ -162,6 +162,8 @@ class Migration(t.TypedDict):
     last_seen_at: str | None
     source_ip: str | None
     machine: dict[str, t.Any]
+    guest: dict[str, t.Any]
+    hardware: dict[str, t.Any]
     destination: Destination
     power_on: bool
     skip_free: str

@@ -31,7 +31,7 @@ from ansible_collections.cda.coldmig.plugins.module_utils._destination import (
 )
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError, StateError
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient, Migration
-from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import choose_nic
+from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import choose_nic, wish_of
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd import (
     DUPLICATE_NAME,
     TaskFailedError,
@@ -401,7 +401,8 @@ def wanted_nics(migration: Migration, current: Sequence[xml.Nic]) -> tuple[xml.N
     A MAC that is not to be kept is VCD's business: the one that a NIC has stays.
     """
     existing = {nic.index: nic for nic in current}
-    adapter = choose_nic(migration["machine"].get("guest") or {}).upper()
+    system = migration.get("guest") or migration["machine"].get("guest") or {}
+    adapter = (wish_of(migration.get("hardware")).nic or choose_nic(system, []).name).upper()
     networks = migration["destination"]["networks"]
     nics = []
     for index, source in enumerate(migration["machine"]["nics"]):

@@ -203,6 +203,10 @@ class Vcenter:
         about = self._content.about
         return {"instance_uuid": about.instanceUuid or "", "version": about.version or "", "hostname": self.hostname}
 
+    def api_version(self) -> str:
+        """Version of vCenter's API, such as ``8.0.2.0``."""
+        return str(self._content.about.apiVersion or "")
+
     # -- properties
 
     def collect(self, root: t.Any, kind: t.Any, paths: Sequence[str]) -> list[tuple[t.Any, dict[str, t.Any]]]:

@@ -26,13 +26,20 @@ from ansible_collections.cda.coldmig.plugins.module_utils._destination import (
 )
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError, HttpError, StateError
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient, Image, Migration
-from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import Hardware, HardwareError, plan_hardware
+from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import (
+    Hardware,
+    HardwareError,
+    Host,
+    plan_hardware,
+    wish_of,
+)
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter import FoundVm, Placement, Vcenter, VcenterError
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_import import VmRequest, import_vm
 
 LONGEST_NAME = 80
 """vCenter's limit."""
 CHUNK = 1 << 20
+_SIZES = ("num_cpus", "cores_per_socket", "memory_mb")
 
 Options = Mapping[str, t.Any]
 
@@ -45,6 +52,7 @@ def ensure_present(options: Options, *, check_mode: bool) -> Outcome:
     """The VM with all its disks. Values: ``vm``, ``vcenter``, ``migration``."""
     migration_id = require_id(options["migration"])
     require_at_least_one(options, "parallel_disks", "wait_timeout")
+    require_at_least_one(options, *(name for name in _SIZES if options[name] is not None))
     with GatewayClient.from_options(options) as gateway:
         migration = get_migration(gateway, migration_id)
         require_staged(migration)
@@ -128,7 +136,8 @@ def _create(
         nics=_macs(migration) if place.network is not None else (),
     )
     outcome = Outcome(changed=True, after=_predicted(request), notes=list(hardware.notes))
-    outcome.values = {"vm": outcome.after, "migration": migration}
+    chosen = {"controller": hardware.choices[0].as_result(), "nic": hardware.choices[1].as_result()}
+    outcome.values = {"vm": outcome.after, "migration": migration, "chosen": chosen}
     if half_made is not None:
         outcome.before = vcenter.describe_vm(half_made)
     if check_mode:
@@ -160,10 +169,23 @@ def _plan(options: Options, vcenter: Vcenter, place: Placement, migration: Migra
         return plan_hardware(
             migration["machine"],
             [disk["size_bytes"] for disk in migration["disks"]],
-            offered=vcenter.offered_guests(place.compute, options["hardware_version"]),
-            guest_id=options["guest_id"],
-            controller=options["controller"],
-            nic=options["nic_type"],
+            guest=migration.get("guest"),
+            host=Host(
+                offered=tuple(vcenter.offered_guests(place.compute, options["hardware_version"])),
+                api_version=vcenter.api_version(),
+                hardware_version=options["hardware_version"],
+            ),
+            wish=wish_of(
+                migration.get("hardware"),
+                guest_id=options["guest_id"],
+                firmware=options["firmware"],
+                secure_boot=options["secure_boot"],
+                controller=options["controller"],
+                nic=options["nic_type"],
+                cpus=options["num_cpus"],
+                cores_per_socket=options["cores_per_socket"],
+                memory_mb=options["memory_mb"],
+            ),
         )
     except HardwareError as error:
         raise HardwareChoiceError(str(error)) from error

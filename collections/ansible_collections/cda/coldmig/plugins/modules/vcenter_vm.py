@@ -12,7 +12,9 @@ description:
   - Makes a VM in vCenter that a migrated machine can boot on, and fills its disks from the gateway's staging through an
     import lease (NFC). The disks are streamed, nothing is stored in between.
   - Guest type, firmware, disk controller and network card are chosen by what the agent found in the source, within what
-    the hosts offer, because the copied disks are not modified.
+    the hosts offer, because the copied disks are not modified. A controller that the system cannot drive is never taken
+    while there is another one.
+  - What the template's C(hardware) says comes before that choice, and the options of this module before both.
   - The VM carries the id of its migration and is found by it again. One that was left half-made by a run that was
     killed is replaced.
   - If anything fails, nothing of the VM is left, and the migration can be imported again.
@@ -94,6 +96,24 @@ options:
       - vmxnet3
       - e1000e
       - e1000
+  firmware:
+    description: Firmware instead of the one that the system boots with.
+    type: str
+    choices:
+      - bios
+      - efi
+  secure_boot:
+    description: Whether Secure Boot is on, instead of as in the source. It needs EFI firmware.
+    type: bool
+  num_cpus:
+    description: Number of virtual CPUs instead of the source's cores.
+    type: int
+  cores_per_socket:
+    description: Cores per socket instead of the source's.
+    type: int
+  memory_mb:
+    description: Memory in MB instead of the source's. It is rounded up to 4 MB.
+    type: int
   hardware_version:
     description: Virtual hardware version, such as V(vmx-19). Default is vCenter's. The VDC must support it.
     type: str
@@ -218,6 +238,25 @@ vm:
       type: list
       elements: dict
       returned: always
+chosen:
+  description: Why disk controller and network card were chosen, as far as the agent's findings go.
+  returned: when the VM is made, in check mode too
+  type: dict
+  contains:
+    controller:
+      description:
+        - C(name), C(verdict) (C(ready), C(likely), C(unknown) or C(no)) and C(evidence), what was seen in the system.
+      type: dict
+      returned: always
+      sample:
+        name: pvscsi
+        verdict: ready
+        evidence:
+          - vmw_pvscsi is in /boot/initrd.img-6.1.0-28-amd64
+    nic:
+      description: The same for the network card.
+      type: dict
+      returned: always
 vcenter:
   description: The vCenter; O(cda.coldmig.vcd_vm#module:vcenter) takes its C(instance_uuid).
   returned: success
@@ -256,6 +295,11 @@ def main() -> None:
             "guest_id": {"type": "str"},
             "controller": {"type": "str", "choices": [controller.name for controller in CONTROLLERS]},
             "nic_type": {"type": "str", "choices": list(NICS)},
+            "firmware": {"type": "str", "choices": ["bios", "efi"]},
+            "secure_boot": {"type": "bool"},
+            "num_cpus": {"type": "int"},
+            "cores_per_socket": {"type": "int"},
+            "memory_mb": {"type": "int"},
             "hardware_version": {"type": "str"},
             "thin": {"type": "bool", "default": True},
             "parallel_disks": {"type": "int", "default": 1},
