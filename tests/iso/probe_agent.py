@@ -24,6 +24,8 @@ ATTACKS = {
     "load_md": "modprobe md_mod",
     "load_raid1": "modprobe raid1",
     "assemble": "mdadm --assemble --scan --run",
+    "assemble_named": "mdadm --assemble --run /dev/md0 $A4 $B1",
+    "load_dm_raid": "modprobe dm_raid",
     "swap": "swapon $A1",
     "activate_lvm": "vgchange -a y vg",
     "list_lvm": "vgs --noheadings -o name | grep .",

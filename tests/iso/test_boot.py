@@ -214,12 +214,16 @@ def test_fence_is_in_the_finished_image(built: Built) -> None:
     files = {line.lstrip("/") for line in listing}
     assert "usr/bin/python3.11" in files
     programs = {Path(name).name for name in files if name.startswith(("usr/bin/", "usr/sbin/"))}
-    assert {"blockdev", "losetup", "dmsetup", "lvm", "ntfs-3g"} <= programs
-    assert not {"swapon", "mdadm", "e2fsck", "fsck", "hwclock", "mkswap", "wipefs", "blkdiscard", "fstrim"} & programs
+    assert {"blockdev", "losetup", "dmsetup", "lvm", "mdadm", "ntfs-3g"} <= programs
+    assert not {"swapon", "mdmon", "e2fsck", "fsck", "hwclock", "mkswap", "wipefs", "blkdiscard", "fstrim"} & programs
     assert not [name for name in files if name.startswith("usr/lib/systemd/system-generators/")]
-    stems = {Path(name).stem.replace("-", "_") for name in files if name.endswith(".ko")}
-    assert {"ext4", "dm_snapshot", "dm_thin_pool", "vmxnet3", "ixgbe", "mlx5_core", "megaraid_sas", "nvme"} <= stems
-    assert not {"md_mod", "raid1", "raid456", "dm_raid", "bcache", "drbd", "zram"} & stems
+    modules = [Path(name) for name in files if name.endswith(".ko")]
+    found = {path.stem.replace("-", "_") for path in modules if path.is_relative_to("usr/lib/modules")}
+    assert {"ext4", "dm_snapshot", "dm_thin_pool", "vmxnet3", "ixgbe", "mlx5_core", "megaraid_sas", "nvme"} <= found
+    assert not {"md_mod", "raid1", "raid456", "dm_raid", "dm_cache", "bcache", "drbd", "zram"} & found
+    apart = {path.stem.replace("-", "_") for path in modules if path.is_relative_to("usr/lib/coldmig/assembly")}
+    assert {"md_mod", "raid0", "raid1", "raid10", "raid456", "linear", "dm_raid"} <= apart
+    assert not {"bcache", "drbd", "zram"} & apart
 
 
 def choose_entry(medium: Path, entry: str) -> None:

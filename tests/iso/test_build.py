@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import shutil
 import subprocess
@@ -66,6 +67,13 @@ def test_forbidden_module_goes_with_all_that_need_it() -> None:
 
 def test_software_raid_and_swap_memory_are_forbidden() -> None:
     assert {"md_mod", "raid*", "bcache", "drbd", "zram", "dm_raid"} <= set(read_list("fence/forbidden-modules.txt"))
+
+
+def test_only_modules_that_the_fence_forbids_lie_apart_for_the_inspection() -> None:
+    """Whatever else they need may be loaded by anybody anyway."""
+    forbidden = read_list("fence/forbidden-modules.txt")
+    for path in read_list("modules-assembly.txt"):
+        assert [name for name in forbidden if fnmatch.fnmatch(modules.module_name(path), name)], path
 
 
 def test_firmware_is_kept_by_exact_name_and_by_pattern() -> None:

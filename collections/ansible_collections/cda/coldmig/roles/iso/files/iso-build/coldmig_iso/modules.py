@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from coldmig_iso.lists import read_list
@@ -78,14 +78,18 @@ def missing_dependencies(dependencies: Dependencies, kept: set[str]) -> dict[str
     }
 
 
-def choose(tree: Path, list_name: str) -> set[str]:
-    """The modules of a tree that a list in iso-build/ names, closed and without the forbidden ones."""
+def choose(tree: Path, list_name: str, forbidden: Sequence[str] | None = None) -> set[str]:
+    """The modules of a tree that a list in iso-build/ names, closed and without the forbidden ones.
+
+    ``forbidden``: patterns of module names instead of those of the fence.
+    """
     directory = module_directory(tree)
     dependencies = parse_dependencies((directory / "modules.dep").read_text(encoding="utf-8"))
     wanted = select(dependencies, read_list(list_name))
     if not wanted:
         raise BuildError(f"{list_name} matches no module of kernel {directory.name}")
-    kept = without_forbidden(dependencies, close(dependencies, wanted), read_list("fence/forbidden-modules.txt"))
+    banned = read_list("fence/forbidden-modules.txt") if forbidden is None else forbidden
+    kept = without_forbidden(dependencies, close(dependencies, wanted), banned)
     if lacking := missing_dependencies(dependencies, kept):
         raise BuildError(f"modules without what they need: {lacking}")
     return kept

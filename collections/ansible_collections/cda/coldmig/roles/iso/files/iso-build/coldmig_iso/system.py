@@ -16,12 +16,14 @@ SYSTEM = "system.cpio"
 KERNEL = "vmlinuz"
 BUSYBOX = "busybox"
 INITRD_MODULES = "initrd-modules"
+ASSEMBLY = "usr/lib/coldmig/assembly"
 REPORT = "report.txt"
 MEMBER = "system.squashfs"
 
 INPUTS = (
     "modules-system.txt",
     "modules-initrd.txt",
+    "modules-assembly.txt",
     "removed.txt",
     "fence/removed-files.txt",
     "fence/forbidden-modules.txt",
@@ -52,6 +54,7 @@ def build_system(tree_result: Path, compression: Compression, scratch: Path, res
     shutil.copy(busybox, result / BUSYBOX)
     total = len(list(modules.module_directory(tree).rglob("*.ko")))
     _copy_initrd_modules(tree, result / INITRD_MODULES)
+    _copy_assembly_modules(tree, tree / ASSEMBLY)
     kept = modules.choose(tree, "modules-system.txt")
     modules.prune(tree, kept)
     missing = firmware.prune(tree)
@@ -82,6 +85,18 @@ def _keep_kernel(tree: Path, target: Path) -> None:
     if len(kernels) != 1:
         raise BuildError(f"the tree has {len(kernels)} kernel images in /boot, expected one")
     shutil.copy(kernels[0], target)
+
+
+def _copy_assembly_modules(tree: Path, target: Path) -> None:
+    """A module directory of its own for the inspection (``modprobe --dirname``)."""
+    source = modules.module_directory(tree)
+    release = target / "lib/modules" / source.name
+    for name in sorted(modules.choose(tree, "modules-assembly.txt", forbidden=())):
+        (release / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source / name, release / name)
+    for index in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
+        shutil.copy(source / index, release / index)
+    run(["depmod", "-b", target, source.name])
 
 
 def _copy_initrd_modules(tree: Path, target: Path) -> None:
