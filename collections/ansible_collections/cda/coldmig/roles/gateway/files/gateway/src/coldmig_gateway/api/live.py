@@ -40,6 +40,8 @@ def session_body(context: Context, session: Session, state: SessionState) -> dic
         "poll_seconds": poll_seconds(context) if waits else context.settings.poll_seconds,
         "connections": CONNECTIONS,
         "skip_free": state.skip_free,
+        "mode": state.mode,
+        "blocked": state.blocked,
         "codecs": CODECS,
         "queue": place,
         "disks": [

@@ -78,7 +78,7 @@ def invalid(field: str, value: Any, message: str) -> Problem:
     return _validation([{"field": field, "value": value, "message": message}])
 
 
-def of_store_error(error: errors.StoreError) -> Problem:  # noqa: PLR0911 - a table
+def of_store_error(error: errors.StoreError) -> Problem:  # noqa: PLR0911, PLR0912 - a table
     """The problem that tells of an error of the store."""
     text = str(error)
     match error:
@@ -104,6 +104,10 @@ def of_store_error(error: errors.StoreError) -> Problem:  # noqa: PLR0911 - a ta
             return Problem(507, "staging-full", "Staging area full", text, **members)
         case errors.UnreadableSectorsError():
             return Problem(409, "unreadable-sectors", "Unreadable sectors", text, disks=error.disks)
+        case errors.BlockedError():
+            told = [{"code": item.code, "message": item.message, "action": item.action} for item in error.warnings]
+            codes = list(dict.fromkeys(item.code for item in error.warnings))
+            return Problem(409, "blocked", "Held back by warnings", text, blocked=codes, warnings=told)
         case CursorError():
             return invalid("after", None, text)
         case _:

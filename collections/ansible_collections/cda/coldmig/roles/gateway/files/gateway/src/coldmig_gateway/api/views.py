@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from coldmig_gateway import assessment
 from coldmig_gateway.api.schemas import migrations, templates, tokens
-from coldmig_gateway.store import models
+from coldmig_gateway.store import held, models
 from coldmig_gateway.store.sessions import have_chunks
 
 
@@ -44,7 +45,12 @@ def migration(row: models.Migration) -> migrations.Migration:
         )
         for disk in row.disks
     ]
-    return migrations.Migration.model_validate(_with(row, refs=refs, template=reference, disks=disks))
+    facts = {
+        "guest": assessment.guest(row.machine, row.system),
+        "guests": assessment.guests(row.machine),
+        "warnings": held.warnings(row),
+    }
+    return migrations.Migration.model_validate(_with(row, refs=refs, template=reference, disks=disks, **facts))
 
 
 def audit_entry(row: models.AuditEntry) -> migrations.AuditEntry:

@@ -10,8 +10,8 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from coldmig_gateway import space
-from coldmig_gateway.store import activation, earlier, states, transitions
+from coldmig_gateway import assessment, space
+from coldmig_gateway.store import activation, earlier, held, states, transitions
 from coldmig_gateway.store.errors import StagingFullError
 from coldmig_gateway.store.models import Disk, Migration
 from coldmig_gateway.store.states import Action, State
@@ -37,9 +37,11 @@ def confirm(session: Session, migration: Migration, actor: str, staging: Staging
 
     Raises:
         WrongStateError: it does not wait.
+        BlockedError: a warning that nobody has accepted holds it back.
         StagingFullError: what it needs, beside what was promised to others, is not free.
     """
     states.after(Action.CONFIRM, State(migration.state))
+    held.require_free(migration)
     activation.get(session, lock=True)  # confirmations wait for each other: two must not both get the last free space
     attempts = earlier.assign(session, migration, staging.directory)
     needed = sum(_needed(migration, disk, staging.directory) for disk in migration.disks)
@@ -47,7 +49,11 @@ def confirm(session: Session, migration: Migration, actor: str, staging: Staging
     if needed > free:
         raise StagingFullError(needed=needed, free=free)
     migration.reserved_bytes = needed
-    transitions.apply(session, migration, Action.CONFIRM, actor, detail={"reserved_bytes": needed})
+    detail: dict[str, object] = {"reserved_bytes": needed}
+    # Who accepted what may have been the template, so it is said here.
+    if accepted := assessment.blocking_accepted(held.warnings(migration)):
+        detail["accepted_warnings"] = accepted
+    transitions.apply(session, migration, Action.CONFIRM, actor, detail=detail)
 
 
 def used_bytes(migration: Migration, disk: Disk) -> int:

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from coldmig_gateway.store.models import Disk, Migration
+from coldmig_gateway.store.states import State
 
 MAX_EARLIER = 4
 _LOOKED_AT = 32  # attempts, so that a machine that boots in circles costs no more and no more
@@ -47,6 +48,7 @@ def attempts(session: Session, migration: Migration) -> Sequence[Migration]:
             Migration.organization == migration.organization,
             Migration.created_at < migration.created_at,
             Migration.id != migration.id,
+            Migration.state != State.ASSESSED,
         )
         .order_by(Migration.created_at.desc(), Migration.id.desc())
         .limit(_LOOKED_AT)

@@ -15,13 +15,16 @@ from sqlalchemy.orm import Session
 from coldmig_gateway import naming, space
 from coldmig_gateway.clock import now
 from coldmig_gateway.principal import Principal
-from coldmig_gateway.store import activation, audit, confirmation, earlier, superseding
+from coldmig_gateway.store import activation, audit, confirmation, earlier, held, superseding
 from coldmig_gateway.store.confirmation import Staging
 from coldmig_gateway.store.errors import DiskTooLargeError, LimitReachedError, NotFoundError, TemplateDeletedError
 from coldmig_gateway.store.models import Disk, IsoCredential, Migration, Template
 from coldmig_gateway.store.states import ACTIVE, State
 from coldmig_gateway.tokens import TokenKind, new_token, token_digest
 from coldmig_wire.geometry import chunk_count
+
+ASSESS = "assess"  # the mode of templates whose machines are only looked at
+_AUTO_START = "auto-start of the template"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,10 @@ def enrol(
         destination=template.destination,
         power_on=template.power_on,
         skip_free=template.skip_free,
+        mode=template.mode,
+        system=template.system,
+        accept_warnings=template.accept_warnings,
+        hardware=template.hardware,
         last_seen_at=moment,
         disks=[
             Disk(
@@ -112,19 +119,46 @@ def enrol(
             for disk in machine.disks
         ],
     )
+    held.refresh(migration)
     session.add(migration)
     session.flush()
+    credential.uses += 1
+    credential.last_used_at = moment
+    if template.mode == ASSESS:
+        _assess(session, principal.actor, template, migration, staging)
+        return migration, secret
     if migration.machine_uuid is not None:
         superseding.run(session, heard_since, machine_uuid=migration.machine_uuid)
         earlier.assign(session, migration, staging.directory)
-    _check_template_limits(session, template, migration)
+    _check_template_limits(template, migration)
+    _check_count(session, template, migration)
     _check_sizes(staging, migration)
-    credential.uses += 1
-    credential.last_used_at = moment
     audit.write(session, principal.actor, ("migration", identifier), "enrol", states=(None, State.WAITING))
     if template.auto_start:
-        confirmation.confirm(session, migration, "auto-start of the template", staging)
+        _start(session, migration, staging)
     return migration, secret
+
+
+def _start(session: Session, migration: Migration, staging: Staging) -> None:
+    if migration.blocked:
+        message = "It does not start by itself: accept these warnings and confirm it, or do what they say."
+        detail = {"blocked": migration.blocked, "message": message}
+        audit.write(session, _AUTO_START, ("migration", migration.id), "held-back", detail=detail)
+    else:
+        confirmation.confirm(session, migration, _AUTO_START, staging)
+
+
+def _assess(session: Session, actor: str, template: Template, migration: Migration, staging: Staging) -> None:
+    """It ends with what its agent has told, and with what a migration of this machine would be refused for."""
+    migration.state, migration.ended_at = State.ASSESSED, migration.created_at
+    try:
+        _check_template_limits(template, migration)
+        _check_sizes(staging, migration)
+    except (DiskTooLargeError, LimitReachedError) as error:
+        migration.reason = "disk-too-large" if isinstance(error, DiskTooLargeError) else "limit-reached"
+        migration.detail = str(error)
+    detail = {"blocked": migration.blocked} | ({"reason": migration.reason} if migration.reason else {})
+    audit.write(session, actor, ("migration", migration.id), "assess", states=(None, State.ASSESSED), detail=detail)
 
 
 def _lock_credential(session: Session, principal: Principal) -> IsoCredential:
@@ -155,7 +189,7 @@ def _admit(session: Session, credential: IsoCredential) -> Template:
     return template
 
 
-def _check_template_limits(session: Session, template: Template, migration: Migration) -> None:
+def _check_template_limits(template: Template, migration: Migration) -> None:
     for disk in migration.disks:
         if template.max_disk_bytes is not None and disk.size_bytes > template.max_disk_bytes:
             raise DiskTooLargeError(
@@ -171,6 +205,9 @@ def _check_template_limits(session: Session, template: Template, migration: Migr
             template.max_total_bytes,
             f"The disks have {total} bytes together; the template allows at most {template.max_total_bytes} bytes.",
         )
+
+
+def _check_count(session: Session, template: Template, migration: Migration) -> None:
     if template.max_migrations is not None:
         query = select(func.count()).select_from(Migration)
         query = query.where(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from coldmig_gateway.assessment import Warning  # noqa: A004 - the name of the thing
 from coldmig_gateway.errors import GatewayError
 
 
@@ -85,6 +86,20 @@ class UnreadableSectorsError(StoreError):
             "Set accept_unreadable of the migration to import it as it is, or repair the source and copy it again."
         )
         self.disks = disks
+
+
+class BlockedError(StoreError):
+    """Warnings that nobody has accepted hold the migration back."""
+
+    def __init__(self, warnings: Sequence[Warning]) -> None:
+        told = "; ".join(
+            f"{warning.code}: {warning.message}{f' {warning.action}' if warning.action else ''}" for warning in warnings
+        )
+        super().__init__(
+            f"Warnings hold this migration back ({told}). Do what they say and boot the machine again, "
+            "or accept them: name their codes in accept_warnings."
+        )
+        self.warnings = warnings
 
 
 class SchemaError(StoreError):

@@ -11,7 +11,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.orm import Session, joinedload
 
 from coldmig_gateway.clock import now
-from coldmig_gateway.store import audit, states
+from coldmig_gateway.store import audit, held, states
 from coldmig_gateway.store.errors import NotFoundError
 from coldmig_gateway.store.models import Migration, Template
 from coldmig_gateway.store.paging import Page, PageRequest, fetch
@@ -60,13 +60,14 @@ def listing(session: Session, scope: str | None, page: PageRequest, filters: Fil
 
 
 def change(session: Session, migration: Migration, actor: str, values: dict[str, Any]) -> None:
-    """Set name, power_on, destination or accept_unreadable, as long as the import has not begun.
+    """Set name, power_on, destination, system, hardware or what is accepted, as long as the import has not begun.
 
     Raises:
         WrongStateError: the import has begun or the migration has ended.
     """
     states.require("change", State(migration.state), states.BEFORE_IMPORT)
     _set(session, migration, actor, "change", values)
+    held.refresh(migration)
 
 
 def note_references(session: Session, migration: Migration, actor: str, values: dict[str, str | None]) -> None:

@@ -100,6 +100,10 @@ class Template(Listed, Base):
     power_on: Mapped[bool]
     name_pattern: Mapped[str] = mapped_column(String(100))
     skip_free: Mapped[str] = mapped_column(String(8), server_default=text("'auto'"))  # auto, never
+    mode: Mapped[str] = mapped_column(String(8), server_default=text("'migrate'"))  # migrate, assess
+    system: Mapped[str | None] = mapped_column(String(256))  # key or pattern of the system that is meant
+    accept_warnings: Mapped[list[str]] = mapped_column(server_default=text("'[]'"))  # codes
+    hardware: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # only what was asked for
     max_migrations: Mapped[int | None]
     max_disk_bytes: Mapped[int | None]
     max_total_bytes: Mapped[int | None]
@@ -153,6 +157,11 @@ class Migration(Listed, Base):
     destination: Mapped[dict[str, Any]]
     power_on: Mapped[bool]
     skip_free: Mapped[str] = mapped_column(String(8), server_default=text("'auto'"))  # the template's at registration
+    mode: Mapped[str] = mapped_column(String(8), server_default=text("'migrate'"))  # migrate, assess
+    system: Mapped[str | None] = mapped_column(String(256))  # key or pattern of the system that is meant
+    accept_warnings: Mapped[list[str]] = mapped_column(server_default=text("'[]'"))  # codes
+    hardware: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # only what was asked for
+    blocked: Mapped[list[str]] = mapped_column(server_default=text("'[]'"))  # codes that hold it back, see held.py
     accept_unreadable: Mapped[bool] = mapped_column(server_default=false())
     last_seen_at: Mapped[datetime | None]  # the agent; written now and then, see presence.py
     confirmed_at: Mapped[datetime | None]  # the order in which copies begin

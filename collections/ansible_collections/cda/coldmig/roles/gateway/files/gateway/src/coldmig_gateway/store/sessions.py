@@ -19,7 +19,7 @@ from coldmig_gateway.store.principals import SESSION_UNKNOWN
 
 _MIGRATION = select(
     Migration.id, Migration.name, Migration.state, Migration.reason, Migration.detail, Migration.skip_free,
-    Migration.progress,
+    Migration.progress, Migration.mode, Migration.blocked,
 )  # fmt: skip
 # Made once: making a statement takes longer than running it.
 _OF_TOKEN = _MIGRATION.where(Migration.session_digest == bindparam("value"))
@@ -51,6 +51,8 @@ class SessionState:
     reason: str | None
     message: str | None
     skip_free: str
+    mode: str
+    blocked: Sequence[str]
     disks: Sequence[DiskState]
 
 
@@ -79,7 +81,7 @@ def _read(session: Session, query: Select[Any], value: str) -> SessionState:
         raise CredentialError(*SESSION_UNKNOWN)
     disks = session.execute(_DISKS, {"value": row.id})
     return SessionState(
-        row.id, row.name, row.state, row.reason, row.detail, row.skip_free,
+        row.id, row.name, row.state, row.reason, row.detail, row.skip_free, row.mode, row.blocked,
         [
             DiskState(index, size, chunks, have_chunks(row.progress, index, chunks, verified=verified))
             for index, size, chunks, verified in disks

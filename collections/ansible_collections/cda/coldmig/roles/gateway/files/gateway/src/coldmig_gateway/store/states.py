@@ -19,6 +19,7 @@ class State(StrEnum):
     FINISHED = "finished"
     FAILED = "failed"
     CANCELED = "canceled"
+    ASSESSED = "assessed"  # looked at and reported, as the template wanted; it has ended with that
 
 
 class Action(StrEnum):
@@ -33,7 +34,7 @@ class Action(StrEnum):
     CANCEL = "cancel"
 
 
-ENDED = frozenset({State.FINISHED, State.FAILED, State.CANCELED})
+ENDED = frozenset({State.FINISHED, State.FAILED, State.CANCELED, State.ASSESSED})
 ACTIVE = frozenset(State) - ENDED
 BEFORE_IMPORT = frozenset({State.WAITING, State.CONFIRMED, State.COPYING, State.COPIED})
 STAGED = frozenset({State.COPIED, State.IMPORTING, State.FINISHED})  # the whole copy lies verified in staging

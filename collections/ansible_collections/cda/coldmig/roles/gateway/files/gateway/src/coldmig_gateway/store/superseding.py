@@ -30,6 +30,7 @@ def run(session: Session, heard_since: datetime, *, machine_uuid: str | None = N
         later.machine_uuid == Migration.machine_uuid,
         later.template_id == Migration.template_id,
         later.created_at > Migration.created_at,
+        later.state != State.ASSESSED,  # that boot was for a look only
     )
     query = select(Migration).where(
         Migration.state.in_(_UNFINISHED),
@@ -57,6 +58,7 @@ def _later_boot(session: Session, migration: Migration) -> Migration | None:
             Migration.template_id == migration.template_id,
             Migration.organization == migration.organization,
             Migration.created_at > migration.created_at,
+            Migration.state != State.ASSESSED,
         )
         .order_by(Migration.created_at.desc())
     )

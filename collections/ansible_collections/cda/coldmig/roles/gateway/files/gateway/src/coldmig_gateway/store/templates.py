@@ -28,6 +28,10 @@ class TemplateSettings:
     power_on: bool
     name_pattern: str
     skip_free: str
+    mode: str
+    system: str | None
+    accept_warnings: list[str]
+    hardware: dict[str, Any]
     max_migrations: int | None
     max_disk_bytes: int | None
     max_total_bytes: int | None

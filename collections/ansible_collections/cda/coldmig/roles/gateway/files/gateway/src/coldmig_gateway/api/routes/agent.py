@@ -51,6 +51,8 @@ def enrol(
             session_token=secret,
             state=row.state,
             name=row.name,
+            mode=row.mode,
+            blocked=row.blocked,
             poll_seconds=live.poll_seconds(context),
         )
 

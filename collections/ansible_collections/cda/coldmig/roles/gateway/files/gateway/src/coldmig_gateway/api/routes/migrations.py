@@ -8,12 +8,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
+from coldmig_gateway import assessment
 from coldmig_gateway.api import views
 from coldmig_gateway.api.context import SiteContext, TenantCaller
 from coldmig_gateway.api.problems import invalid, responses
 from coldmig_gateway.api.schemas.common import Paged, PageOf
-from coldmig_gateway.api.schemas.migrations import AuditEntry, CancelInput, ChangeInput, Migration
-from coldmig_gateway.store import audit, confirmation, migrations, transitions
+from coldmig_gateway.api.schemas.migrations import AuditEntry, CancelInput, ChangeInput, ConfirmInput, Migration
+from coldmig_gateway.store import audit, confirmation, migrations, states, transitions
 from coldmig_gateway.store.migrations import Filters
 from coldmig_gateway.store.states import Action, State
 
@@ -49,10 +50,16 @@ def get_migration(context: SiteContext, caller: TenantCaller, migration_id: str)
 
 @router.patch("/{migration_id}", responses=responses(404, 409))
 def change_migration(context: SiteContext, caller: TenantCaller, migration_id: str, body: ChangeInput) -> Migration:
-    """Change name, power-on or destination, or accept unreadable sectors, until the import begins."""
+    """Change settings, or accept warnings and unreadable sectors, until the import begins."""
+    values = {name: value for name, value in body.model_dump(mode="json").items() if value is not None}
+    if body.hardware is not None:
+        values["hardware"] = body.hardware.model_dump(mode="json", exclude_none=True)
     with context.database.write() as session:
         row = migrations.get(session, caller.organization, migration_id, lock=True)
-        migrations.change(session, row, caller.actor, body.model_dump(mode="json", exclude_none=True))
+        if body.system is not None and assessment.find(row.machine, body.system) is None:
+            there = ", ".join(assessment.name_of(guest) for guest in assessment.guests(row.machine))
+            raise invalid("system", body.system, f"must be the key of a system of this machine, which has: {there}")
+        migrations.change(session, row, caller.actor, values)
         return views.migration(row)
 
 
@@ -73,10 +80,16 @@ def delete_migration(context: SiteContext, caller: TenantCaller, migration_id: s
 
 
 @router.post("/{migration_id}/confirm", responses=responses(404, 409, 507))
-def confirm_migration(context: SiteContext, caller: TenantCaller, migration_id: str) -> Migration:
-    """Let a waiting migration begin to copy, when there is room for it in staging."""
+def confirm_migration(
+    context: SiteContext, caller: TenantCaller, migration_id: str, body: ConfirmInput | None = None
+) -> Migration:
+    """Let a waiting migration begin to copy, when nothing holds it back and there is room for it in staging."""
     with context.database.write() as session:
         row = migrations.get(session, caller.organization, migration_id, lock=True)
+        if body is not None and body.accept_warnings:
+            states.after(Action.CONFIRM, State(row.state))
+            accepted = sorted({*row.accept_warnings, *body.accept_warnings})
+            migrations.change(session, row, caller.actor, {"accept_warnings": accepted})
         confirmation.confirm(session, row, caller.actor, context.staging)
         return views.migration(row)
 

@@ -83,5 +83,9 @@ def _settings(body: TemplateInput) -> TemplateSettings:
         power_on=body.power_on,
         name_pattern=body.name_pattern,
         skip_free=body.skip_free,
+        mode=body.mode,
+        system=body.system,
+        accept_warnings=body.accept_warnings,
+        hardware=body.hardware.model_dump(mode="json", exclude_none=True),
         **body.limits.model_dump(),
     )

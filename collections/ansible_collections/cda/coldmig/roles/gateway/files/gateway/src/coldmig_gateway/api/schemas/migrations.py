@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from coldmig_gateway.api.schemas.common import Input, Line, Matching, Output
-from coldmig_gateway.api.schemas.templates import Destination
+from coldmig_gateway.api.schemas.templates import AcceptedWarnings, Destination, Hardware, Mode, System
 from coldmig_gateway.naming import NAME
 from coldmig_gateway.store.states import State
 
@@ -75,6 +75,18 @@ class References(Output):
     vcd_vm: str | None
 
 
+class Warning(Output):  # noqa: A001 - the name of the thing
+    """Something to know before the copy."""
+
+    code: str
+    severity: Literal["info", "warning", "block"] = Field(
+        description="With `block` nothing is copied before the code was accepted"
+    )
+    message: str
+    action: str | None = Field(description="What to do about it")
+    accepted: bool
+
+
 class Migration(Output):
     """One boot of one source machine, and what became of it."""
 
@@ -90,6 +102,14 @@ class Migration(Output):
     last_seen_at: datetime | None = Field(description="When the agent was last heard of, to about 10 seconds")
     source_ip: str | None
     machine: dict[str, Any] = Field(description="What the agent said when it registered (schema Machine)")
+    mode: Mode = Field(description="The template's when the machine registered")
+    system: str | None = Field(description="Which of its systems is meant, as it was asked for: a key or a pattern")
+    guest: dict[str, Any] = Field(description="The system that the virtual machine is made for (schema Guest)")
+    guests: list[dict[str, Any]] = Field(description="All its systems, the one that boots by itself first")
+    warnings: list[Warning]
+    accept_warnings: list[str] = Field(description="Codes that shall not hold it back")
+    blocked: list[str] = Field(description="Codes that hold it back: accept them, or do what the warnings say")
+    hardware: Hardware = Field(description="Virtual hardware that was asked for; null is chosen by itself")
     destination: Destination
     power_on: bool
     skip_free: Literal["auto", "never"]
@@ -115,6 +135,12 @@ class AuditEntry(Output):
     detail: dict[str, Any]
 
 
+class ConfirmInput(Input):
+    """What is accepted with the confirmation, beside what was accepted before."""
+
+    accept_warnings: AcceptedWarnings = Field(default_factory=list)
+
+
 class CancelInput(Input):
     """Why a migration is canceled."""
 
@@ -127,6 +153,11 @@ class ChangeInput(Input):
     name: VmName | None = None
     power_on: bool | None = None
     destination: Destination | None = None
+    system: System | None = Field(
+        default=None, description="Key of the system that is meant, or a pattern that fits one of the machine's"
+    )
+    accept_warnings: AcceptedWarnings | None = Field(default=None, description="In place of what was accepted before")
+    hardware: Hardware | None = Field(default=None, description="In place of all that was asked for before")
     accept_unreadable: bool | None = Field(
         default=None, description="Import although sectors of the source could not be read"
     )

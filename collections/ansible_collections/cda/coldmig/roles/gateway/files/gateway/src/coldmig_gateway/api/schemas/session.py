@@ -21,6 +21,8 @@ class Enrolment(Output):
     session_token: str
     state: str
     name: str
+    mode: Literal["migrate", "assess"] = Field(description="With `assess` the machine is only looked at; it has ended")
+    blocked: list[str] = Field(description="Codes of the warnings that hold it back until somebody accepts them")
     poll_seconds: int
 
 
@@ -51,6 +53,8 @@ class Session(Output):
     poll_seconds: int
     connections: int = Field(description="How many connections the agent may use for the copy")
     skip_free: Literal["auto", "never"] = Field(description="Whether free space of the source may be left out")
+    mode: Literal["migrate", "assess"]
+    blocked: list[str] = Field(description="With `waiting`: codes of the warnings that somebody has to accept first")
     codecs: list[str] = Field(description="What the site takes beside raw chunks, now")
     queue: QueuePlace | None = Field(description="With `confirmed`: wait until it is null, then begin to copy")
     disks: list[SessionDisk]

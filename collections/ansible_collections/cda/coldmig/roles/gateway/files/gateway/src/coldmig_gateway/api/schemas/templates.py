@@ -10,9 +10,22 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from coldmig_gateway import naming
-from coldmig_gateway.api.schemas.common import MAX_INTEGER, BytesPerSecond, Input, Label, Line, Output, SimpleName
+from coldmig_gateway.api.schemas.common import (
+    MAX_INTEGER,
+    BytesPerSecond,
+    Input,
+    Label,
+    Line,
+    Matching,
+    Output,
+    SimpleName,
+    Slug,
+)
 
 Positive = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+MAX_MEMORY_MB = 24 << 20  # of a virtual machine of vSphere
+Mode = Literal["migrate", "assess"]
+System = Annotated[Line, StringConstraints(min_length=1, max_length=256)]
 
 
 def _ip_address(value: str) -> str:
@@ -20,6 +33,13 @@ def _ip_address(value: str) -> str:
         return str(ipaddress.ip_address(value))
     except ValueError:
         raise ValueError("must be an IP address") from None
+
+
+def _each_once(value: list[str]) -> list[str]:
+    return sorted(set(value))
+
+
+AcceptedWarnings = Annotated[list[Slug], Field(max_length=100), AfterValidator(_each_once)]
 
 
 def _name_pattern(value: str) -> str:
@@ -68,6 +88,31 @@ class Limits(Input):
     )
 
 
+class Hardware(Input):
+    """Virtual hardware instead of what is chosen by itself; null lets it be chosen."""
+
+    guest_id: Annotated[str, Matching(r"[A-Za-z0-9_]{1,64}", "a guest id of vSphere, like debian12_64Guest")] | None = (
+        None
+    )
+    firmware: Literal["bios", "efi"] | None = None
+    secure_boot: bool | None = Field(default=None, description="Only with firmware efi")
+    disk_controller: Literal["pvscsi", "lsilogic-sas", "ahci", "nvme", "lsilogic", "ide"] | None = None
+    nic_type: Literal["vmxnet3", "e1000e", "e1000"] | None = None
+    cpus: Annotated[int, Field(ge=1, le=768)] | None = Field(default=None, description="Cores of all sockets together")
+    cores_per_socket: Annotated[int, Field(ge=1, le=768)] | None = None
+    memory_mb: Annotated[int, Field(ge=4, le=MAX_MEMORY_MB, multiple_of=4)] | None = Field(
+        default=None, description="MiB, in steps of 4"
+    )
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> Self:
+        if self.secure_boot and self.firmware == "bios":
+            raise ValueError("secure_boot needs firmware efi, not bios")
+        if self.cpus is not None and self.cores_per_socket is not None and self.cpus % self.cores_per_socket:
+            raise ValueError(f"cpus ({self.cpus}) must be a multiple of cores_per_socket ({self.cores_per_socket})")
+        return self
+
+
 class TemplateInput(Input):
     """A template as it is to be."""
 
@@ -85,6 +130,16 @@ class TemplateInput(Input):
     skip_free: Literal["auto", "never"] = Field(
         default="auto", description="Whether space that a file system surely does not use is left out"
     )
+    mode: Mode = Field(default="migrate", description="With `assess` machines are looked at and reported, never copied")
+    system: System | None = Field(
+        default=None,
+        description="Which system of a machine is meant where there are several: its key, or a pattern on key, type, "
+        "id, host name, place or name, like windows*",
+    )
+    accept_warnings: AcceptedWarnings = Field(
+        default_factory=list, description="Codes of warnings that shall not hold machines back"
+    )
+    hardware: Hardware = Hardware()
     limits: Limits = Limits()
 
 
@@ -100,6 +155,10 @@ class Template(Output):
     power_on: bool
     name_pattern: str
     skip_free: Literal["auto", "never"]
+    mode: Mode
+    system: str | None
+    accept_warnings: list[str]
+    hardware: Hardware
     limits: Limits
     created_at: datetime
     created_by: str
