@@ -11,7 +11,7 @@ import struct
 import uuid
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 #: ``read(offset, length)`` → up to ``length`` bytes of the disk.
 ReadAt = Callable[[int, int], bytes]
@@ -30,7 +30,7 @@ _MBR_PROTECTIVE = 0xEE
 
 @dataclass(frozen=True, slots=True)
 class TableEntry:
-    """One partition; ``type`` is a GUID (GPT) or ``0x83`` (MBR), ``name`` GPT's own label."""
+    """One partition; ``type`` is a GUID (GPT) or ``0x83`` (MBR), ``name`` GPT's own label, ``uuid`` its PARTUUID."""
 
     number: int
     start_bytes: int
@@ -38,6 +38,7 @@ class TableEntry:
     type: str
     name: str = ""
     active: bool = False
+    uuid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,9 @@ def read_gpt(read: ReadAt, lba: int, sector_size: int, disk_bytes: int) -> list[
         if entry[:16] == bytes(16) or last < first or first * sector_size >= disk_bytes:
             continue
         name = entry[56:128].decode("utf-16-le", "replace").split("\0", 1)[0]
-        guid = str(uuid.UUID(bytes_le=entry[:16]))
-        entries.append(TableEntry(number + 1, first * sector_size, (last - first + 1) * sector_size, guid, name))
+        guid, unique = (str(uuid.UUID(bytes_le=entry[at : at + 16])) for at in (0, 16))
+        size = (last - first + 1) * sector_size
+        entries.append(TableEntry(number + 1, first * sector_size, size, guid, name, uuid=unique))
         if len(entries) >= MAX_PARTITIONS:
             break
     return entries
@@ -142,5 +144,7 @@ def read_table(read: ReadAt, disk_bytes: int, sector_size: int) -> Table:
         return Table("gpt" if entries is not None else None, tuple(entries or ()), boot_code, damaged)
     # A FAT or NTFS boot sector has the same signature and no table: there the slots hold program code.
     flags = {sector[446 + 16 * slot] for slot in range(4)}
-    entries = _dos(read, sector, sector_size, disk_bytes) if flags <= {0x00, 0x80} else []
+    identity = struct.unpack_from("<I", sector, 440)[0] if signed else 0
+    found = _dos(read, sector, sector_size, disk_bytes) if flags <= {0x00, 0x80} else []
+    entries = [replace(entry, uuid=f"{identity:08x}-{entry.number:02x}") if identity else entry for entry in found]
     return Table("dos" if entries else None, tuple(entries), boot_code)
