@@ -158,7 +158,7 @@ def _assess(session: Session, actor: str, template: Template, migration: Migrati
         migration.reason = "disk-too-large" if isinstance(error, DiskTooLargeError) else "limit-reached"
         migration.detail = str(error)
     detail = {"blocked": migration.blocked} | ({"reason": migration.reason} if migration.reason else {})
-    audit.write(session, actor, ("migration", migration.id), "assess", states=(None, State.ASSESSED), detail=detail)
+    audit.write(session, actor, ("migration", migration.id), "enrol", states=(None, State.ASSESSED), detail=detail)
 
 
 def _lock_credential(session: Session, principal: Principal) -> IsoCredential:

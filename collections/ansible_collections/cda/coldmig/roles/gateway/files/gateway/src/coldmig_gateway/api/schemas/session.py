@@ -21,7 +21,7 @@ class Enrolment(Output):
     session_token: str
     state: str
     name: str
-    mode: Literal["migrate", "assess"] = Field(description="With `assess` the machine is only looked at; it has ended")
+    mode: str = Field(description="`migrate`, or `assess`: the machine is only looked at, and that has ended now")
     blocked: list[str] = Field(description="Codes of the warnings that hold it back until somebody accepts them")
     poll_seconds: int
 
