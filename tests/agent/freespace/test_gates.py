@@ -16,7 +16,7 @@ from coldmig_agent.freespace.area import Area, Doubt, Hibernated, Unclean
 from coldmig_agent.freespace.crc32c import crc32c
 from coldmig_agent.freespace.tools import Sandbox
 
-NO_TOOLS = Sandbox(Path("/nonexistent"), 0.0)
+NO_TOOLS = Sandbox(Path("/nonexistent"), float("inf"))
 
 
 Image = bytes | bytearray
@@ -255,7 +255,7 @@ def judge_ntfs(area: Area) -> object:
     layout = ntfs.check_boot_sector(area.read(0, 512), area.size_bytes)
     ntfs.check_volume(area, layout)
     ntfs.check_shadow_copies(area)
-    return ntfs.count_free(area, layout, ntfs.find_bitmap(area, layout))
+    return list(ntfs.free_clusters(area, layout, ntfs.find_bitmap(area, layout)))
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ MAX_OUTPUT = 1 << 30
 MAX_LINE = 8 << 20
 _MAX_STDERR = 4 << 20
 _KEEP_STDERR = 64 << 10
-#: partclone needs 64 MiB for each TiB of an NTFS; less where the machine has little memory.
+#: For tools that hold a whole bitmap, as partclone does; less where the machine has little memory.
 _MEMORY_BYTES = 384 << 20
 _LEAST_MEMORY_BYTES = 64 << 20
 _NOBODY = 65534
