@@ -1,12 +1,12 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Options of the connection to the gateway."""
+"""Options of the connection to the gateway, and of what templates and migrations have in common."""
 
 from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Documents ``gateway_options`` and ``destination_options`` of the module utility ``_argspec``."""
+    """Documents the options that the module utility ``_argspec`` declares."""
 
     DOCUMENTATION = r"""
 options:
@@ -85,4 +85,48 @@ options:
             description: Whether the NIC is connected.
             type: bool
             default: true
+"""
+
+    HARDWARE = r"""
+options:
+  hardware:
+    suboptions:
+      guest_id:
+        description: Guest id of vSphere, such as V(debian12_64Guest).
+        type: str
+      firmware:
+        description: Firmware of the VM.
+        type: str
+        choices:
+          - bios
+          - efi
+      secure_boot:
+        description: Whether Secure Boot is on. Only with EFI.
+        type: bool
+      disk_controller:
+        description: Kind of controller for all disks.
+        type: str
+        choices:
+          - pvscsi
+          - lsilogic-sas
+          - ahci
+          - nvme
+          - lsilogic
+          - ide
+      nic_type:
+        description: Kind of all network adapters.
+        type: str
+        choices:
+          - vmxnet3
+          - e1000e
+          - e1000
+      cpus:
+        description: Number of virtual processors, the cores of all sockets together.
+        type: int
+      cores_per_socket:
+        description: Cores of each socket; O(hardware.cpus) must be a multiple of it.
+        type: int
+      memory_mb:
+        description: Memory in MiB, a multiple of 4.
+        type: int
 """

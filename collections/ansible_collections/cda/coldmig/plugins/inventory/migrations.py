@@ -73,6 +73,7 @@ options:
       - finished
       - failed
       - canceled
+      - assessed
     default: []
   template:
     description: Only migrations of the template with this id or name.

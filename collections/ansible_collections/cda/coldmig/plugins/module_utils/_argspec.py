@@ -53,6 +53,23 @@ def destination_options() -> dict[str, t.Any]:
     }
 
 
+def hardware_options() -> dict[str, t.Any]:
+    """Sub-options of virtual hardware, as templates and migrations have it."""
+    return {
+        "guest_id": {"type": "str"},
+        "firmware": {"type": "str", "choices": ["bios", "efi"]},
+        "secure_boot": {"type": "bool"},
+        "disk_controller": {
+            "type": "str",
+            "choices": ["pvscsi", "lsilogic-sas", "ahci", "nvme", "lsilogic", "ide"],
+        },
+        "nic_type": {"type": "str", "choices": ["vmxnet3", "e1000e", "e1000"]},
+        "cpus": {"type": "int"},
+        "cores_per_socket": {"type": "int"},
+        "memory_mb": {"type": "int"},
+    }
+
+
 @contextlib.contextmanager
 def reporting_errors(module: AnsibleModule) -> t.Iterator[None]:
     """End the module with ``fail_json`` on an error that we expect; any other is a bug and shows as one."""

@@ -81,6 +81,29 @@ class SiteLimits(t.TypedDict):
     changed_by: str | None
 
 
+class Hardware(t.TypedDict):
+    """Virtual hardware that was asked for; None is chosen by itself."""
+
+    guest_id: str | None
+    firmware: str | None
+    secure_boot: bool | None
+    disk_controller: str | None
+    nic_type: str | None
+    cpus: int | None
+    cores_per_socket: int | None
+    memory_mb: int | None
+
+
+class MigrationWarning(t.TypedDict):
+    """Something to know before the copy; with ``severity`` ``block`` it must be ``accepted`` before."""
+
+    code: str
+    severity: str
+    message: str
+    action: str | None
+    accepted: bool
+
+
 class Template(t.TypedDict):
     """A template as the gateway keeps it. Times are RFC 3339, UTC."""
 
@@ -93,6 +116,10 @@ class Template(t.TypedDict):
     power_on: bool
     name_pattern: str
     skip_free: str
+    mode: str
+    system: str | None
+    accept_warnings: list[str]
+    hardware: Hardware
     limits: Limits
     created_at: str
     created_by: str
@@ -162,8 +189,14 @@ class Migration(t.TypedDict):
     last_seen_at: str | None
     source_ip: str | None
     machine: dict[str, t.Any]
+    mode: str
+    system: str | None
     guest: dict[str, t.Any]
-    hardware: dict[str, t.Any]
+    guests: list[dict[str, t.Any]]
+    warnings: list[MigrationWarning]
+    accept_warnings: list[str]
+    blocked: list[str]
+    hardware: Hardware
     destination: Destination
     power_on: bool
     skip_free: str
@@ -345,7 +378,7 @@ class GatewayClient:
         return self._migration_action(migration_id, "cancel", {"reason": reason})
 
     def change_migration(self, migration_id: str, changes: t.Mapping[str, t.Any]) -> Migration:
-        """Change name, power_on, destination or accept_unreadable, before the import."""
+        """Change settings or what is accepted, before the import."""
         return t.cast(Migration, self._object("PATCH", f"/migrations/{_segment(migration_id)}", changes))
 
     def delete_migration(self, migration_id: str) -> None:

@@ -19,12 +19,31 @@ SIMPLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 SIMPLE_NAME_EXPECTED = "1 to 63 letters, digits, '_', '.' and '-', the first a letter or digit"
 PLACEHOLDERS = ("{name}", "{serial}", "{id}")
 
+HARDWARE = (
+    "guest_id",
+    "firmware",
+    "secure_boot",
+    "disk_controller",
+    "nic_type",
+    "cpus",
+    "cores_per_socket",
+    "memory_mb",
+)
+MOST_CPUS = 768
+MOST_MEMORY_MB = 24 << 20
+MOST_CODES = 100
+WARNING_CODE = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+
 DEFAULTS: t.Mapping[str, t.Any] = {
     "description": "",
     "auto_start": False,
     "power_on": False,
     "name_pattern": "{name}",
     "skip_free": "auto",
+    "mode": "migrate",
+    "system": None,
+    "accept_warnings": [],
+    "hardware": dict.fromkeys(HARDWARE),
     "limits": {"max_migrations": None, "max_disk_bytes": None, "max_total_bytes": None, "bandwidth_limit": None},
 }
 WRITABLE = (
@@ -36,6 +55,10 @@ WRITABLE = (
     "power_on",
     "name_pattern",
     "skip_free",
+    "mode",
+    "system",
+    "accept_warnings",
+    "hardware",
     "limits",
 )
 LEAST_BANDWIDTH = 65536
@@ -104,6 +127,45 @@ def check_limits(limits: t.Mapping[str, int | None]) -> None:
         raise InputError("limits.bandwidth_limit", bandwidth, f"at least {LEAST_BANDWIDTH} bytes per second")
 
 
+def check_system(system: str) -> None:
+    """Raise InputError unless the text can be the key of a system, or a pattern for it."""
+    if not 1 <= len(system) <= 256 or not system.isprintable():
+        raise InputError("system", system, "one line of 1 to 256 characters: a key of a system, or a pattern")
+
+
+def check_codes(codes: t.Sequence[str]) -> None:
+    """Raise InputError unless all of them can be codes of warnings."""
+    if len(codes) > MOST_CODES:
+        raise InputError("accept_warnings", len(codes), f"at most {MOST_CODES} codes")
+    for index, code in enumerate(codes):
+        if not WARNING_CODE.fullmatch(code):
+            raise InputError(f"accept_warnings[{index}]", code, "the code of a warning, such as tpm-sealed")
+
+
+def check_hardware(hardware: t.Mapping[str, t.Any]) -> None:
+    """Raise InputError for virtual hardware that there is not, or that contradicts itself."""
+    guest_id = hardware.get("guest_id")
+    if guest_id is not None and not re.fullmatch(r"[A-Za-z0-9_]{1,64}", guest_id):
+        raise InputError("hardware.guest_id", guest_id, "a guest id of vSphere, such as debian12_64Guest")
+    for name in ("cpus", "cores_per_socket"):
+        value = hardware.get(name)
+        if value is not None and not 1 <= value <= MOST_CPUS:
+            raise InputError(f"hardware.{name}", value, f"a whole number from 1 to {MOST_CPUS}")
+    cpus, cores = hardware.get("cpus"), hardware.get("cores_per_socket")
+    if cpus is not None and cores is not None and cpus % cores:
+        raise InputError("hardware.cpus", cpus, f"a multiple of cores_per_socket, which is {cores}")
+    memory = hardware.get("memory_mb")
+    if memory is not None and (not 4 <= memory <= MOST_MEMORY_MB or memory % 4):
+        raise InputError("hardware.memory_mb", memory, f"a multiple of 4 from 4 to {MOST_MEMORY_MB}")
+    if hardware.get("secure_boot") and hardware.get("firmware") == "bios":
+        raise InputError("hardware.secure_boot", True, "only with firmware efi, which is bios here")
+
+
+def normal_hardware(hardware: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """Virtual hardware as the gateway gives it: every name, None where it is chosen by itself."""
+    return {name: hardware.get(name) for name in HARDWARE}
+
+
 def check_options(options: t.Mapping[str, t.Any]) -> None:
     """Check all options of a template that are given. Raises InputError for the first that is wrong."""
     check_simple_name("name", options["name"])
@@ -115,18 +177,31 @@ def check_options(options: t.Mapping[str, t.Any]) -> None:
         check_name_pattern(options["name_pattern"])
     if options.get("limits") is not None:
         check_limits(options["limits"])
+    if options.get("system"):  # an empty one takes it away
+        check_system(options["system"])
+    if options.get("accept_warnings") is not None:
+        check_codes(options["accept_warnings"])
+    if options.get("hardware") is not None:
+        check_hardware(options["hardware"])
 
 
 def wanted_template(options: t.Mapping[str, t.Any], current: t.Mapping[str, t.Any] | None) -> dict[str, t.Any]:
     """The writable fields as they shall be.
 
-    An option that is None keeps what *current* has; without *current* it gets its default. ``destination`` and
-    ``limits`` are replaced as a whole. Raises InputError when a new template lacks its destination.
+    An option that is None keeps what *current* has; without *current* it gets its default. ``destination``,
+    ``accept_warnings``, ``hardware`` and ``limits`` are replaced as a whole; an empty ``system`` is none. Raises
+    InputError when a new template lacks its destination.
     """
     base = DEFAULTS if current is None else current
     given = {name: options[name] for name in WRITABLE if options.get(name) is not None}
     if "destination" in given:
         given["destination"] = normal_destination(given["destination"])
+    if "accept_warnings" in given:
+        given["accept_warnings"] = sorted(set(given["accept_warnings"]))
+    if "hardware" in given:
+        given["hardware"] = normal_hardware(given["hardware"])
+    if "system" in given:
+        given["system"] = given["system"] or None
     wanted = {name: base[name] for name in WRITABLE if name in base} | given
     if "destination" not in wanted:
         raise InputError("destination", None, "needed to create a template")

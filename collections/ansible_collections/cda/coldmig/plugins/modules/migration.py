@@ -16,6 +16,7 @@ author:
 extends_documentation_fragment:
   - cda.coldmig.gateway
   - cda.coldmig.gateway.destination
+  - cda.coldmig.gateway.hardware
   - cda.coldmig.attributes
   - cda.coldmig.attributes.actiongroup_gateway
 attributes:
@@ -36,7 +37,7 @@ options:
     description:
       - V(present) only changes settings.
       - V(confirmed) changes settings if there are any and then confirms a migration that waits. One that was
-        confirmed before stays as it is.
+        confirmed before stays as it is. One that warnings hold back is refused, see O(accept_warnings).
       - V(canceled) ends a migration that is under way.
       - V(absent) removes a migration that has ended, with all that is still staged of it. One that does not exist is
         absent.
@@ -60,6 +61,22 @@ options:
   destination:
     description:
       - Where in VMware Cloud Director the VM arrives, instead of what the template says.
+      - It is replaced as a whole.
+    type: dict
+  system:
+    description:
+      - Which of the machine's systems is meant, instead of what the template says. The VM's hardware is chosen for it.
+      - The key of one of them (C(guests[].key) in M(cda.coldmig.migration_info)), or a pattern that fits one.
+    type: str
+  accept_warnings:
+    description:
+      - Codes of warnings that shall not hold the migration back, beside those that were accepted before.
+      - With O(state=confirmed) a migration is refused while it has warnings of severity C(block) that are not accepted.
+    type: list
+    elements: str
+  hardware:
+    description:
+      - Virtual hardware to use instead of what is chosen by what the system can boot from.
       - It is replaced as a whole.
     type: dict
   accept_unreadable:
@@ -89,6 +106,14 @@ EXAMPLES = r"""
     migration: 8a9df7ab-5dd7-4d3c-9f6e-0f7a0d4f6f11
     name: erp-db
     power_on: true
+    state: confirmed
+
+- name: Confirm it although its keys in the TPM stay behind, for its second system
+  cda.coldmig.migration:
+    migration: 8a9df7ab-5dd7-4d3c-9f6e-0f7a0d4f6f11
+    system: disk1/1
+    accept_warnings:
+      - tpm-sealed
     state: confirmed
 
 - name: Import it although sectors of its disk could not be read
@@ -121,6 +146,31 @@ migration:
     organization: acme
     state: confirmed
     power_on: true
+blocked:
+  description: Codes of the warnings that hold the migration back.
+  returned: failure, when warnings hold it back
+  type: list
+  elements: str
+  sample:
+    - tpm-sealed
+held_back_by:
+  description: These warnings.
+  returned: failure, when warnings hold it back
+  type: list
+  elements: dict
+  contains:
+    code:
+      description: Name of the warning, for O(accept_warnings).
+      type: str
+      sample: tpm-sealed
+    message:
+      description: What it is.
+      type: str
+      sample: The key of disk 0, partition 3 is sealed in the TPM of this machine.
+    action:
+      description: What to do about it.
+      type: str
+      sample: Add a recovery key before the migration.
 """
 
 import typing as t
@@ -129,6 +179,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cda.coldmig.plugins.module_utils._argspec import (
     destination_options,
     gateway_options,
+    hardware_options,
     reporting_errors,
 )
 from ansible_collections.cda.coldmig.plugins.module_utils._diff import Differences
@@ -138,7 +189,9 @@ from ansible_collections.cda.coldmig.plugins.module_utils._migration import (
     check_options,
     needs_cancellation,
     needs_confirmation,
+    predicted,
     require_ended,
+    require_free,
     wanted_changes,
 )
 
@@ -165,13 +218,14 @@ def run(gateway: GatewayClient, options: dict[str, t.Any], *, check_mode: bool) 
         differences = wanted_changes(current, options)
         changes = dict(differences.after)
     if state == "confirmed" and needs_confirmation(current):
+        require_free(predicted(current, changes))
         differences.add("state", current["state"], "confirmed")
     if state == "canceled" and needs_cancellation(current):
         differences.add("state", current["state"], "canceled")
 
     result: t.Any = current
     if check_mode:
-        result = {**current, **differences.after}
+        result = predicted(current, differences.after)
     else:
         if changes:
             result = gateway.change_migration(current["id"], changes)
@@ -197,6 +251,9 @@ def main() -> None:
             "name": {"type": "str"},
             "power_on": {"type": "bool"},
             "destination": {"type": "dict", "options": destination_options()},
+            "system": {"type": "str"},
+            "accept_warnings": {"type": "list", "elements": "str"},
+            "hardware": {"type": "dict", "options": hardware_options()},
         },
         supports_check_mode=True,
     )

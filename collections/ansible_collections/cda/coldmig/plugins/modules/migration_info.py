@@ -36,6 +36,7 @@ options:
       - finished
       - failed
       - canceled
+      - assessed
     default: []
   template:
     description: Only migrations of the template with this id or name.
@@ -100,11 +101,13 @@ migrations:
     state:
       description:
         - State of the migration, one of V(waiting), V(confirmed), V(copying), V(copied), V(importing), V(finished),
-          V(failed), V(canceled).
+          V(failed), V(canceled), V(assessed).
       type: str
       sample: copying
     reason:
-      description: Why it failed or was canceled.
+      description:
+        - Why it failed or was canceled. Of an assessment it is what a migration of the machine would be refused for,
+          if there is anything.
       type: str
       sample:
     detail:
@@ -128,7 +131,7 @@ migrations:
       type: str
       sample: 192.0.2.17
     machine:
-      description: What the agent found, hardware, guest operating system and warnings.
+      description: What the agent found, as it said it. Hardware, operating systems, how the look into the disks went.
       type: dict
       sample:
         vendor: QEMU
@@ -146,6 +149,89 @@ migrations:
           version: "12"
           hostname: erp-db-01
         warnings: []
+    mode:
+      description: Whether it is copied, V(migrate), or was looked at only, V(assess).
+      type: str
+      sample: migrate
+    system:
+      description: Which of its systems was asked for, a key or a pattern. V(null) is the one that boots by itself.
+      type: str
+      sample:
+    guest:
+      description:
+        - The system that the VM is made for.
+        - C(readiness) says for each kind of virtual device whether this system can use it from its first moment on,
+          V(ready), V(likely), V(no) or V(unknown), with the evidence.
+      type: dict
+      sample:
+        key: disk0/2
+        place: disk 0, partition 2
+        os_type: linux
+        id: debian
+        version: "12"
+        pretty_name: Debian GNU/Linux 12 (bookworm)
+        hostname: erp-db-01
+        firmware: efi
+        bootable: true
+        readiness:
+          - device: pvscsi
+            kind: storage
+            verdict: ready
+            evidence:
+              - vmw_pvscsi is in the initramfs of the entry that boots by itself
+    guests:
+      description: All systems of the machine, the one that boots by itself first.
+      type: list
+      elements: dict
+      sample: []
+    warnings:
+      description: What is to be known before the copy.
+      type: list
+      elements: dict
+      contains:
+        code:
+          description: Name of the warning; it does not change.
+          type: str
+          sample: tpm-sealed
+        severity:
+          description: V(info), V(warning), or V(block), which holds the migration back until the code is accepted.
+          type: str
+          sample: block
+        message:
+          description: What it is.
+          type: str
+          sample: The key of disk 0, partition 3 is sealed in the TPM of this machine.
+        action:
+          description: What to do about it.
+          type: str
+          sample: Add a recovery key before the migration.
+        accepted:
+          description: Whether the code was accepted, by the template or of this migration.
+          type: bool
+          sample: false
+    accept_warnings:
+      description: Codes of warnings that do not hold it back.
+      type: list
+      elements: str
+      sample: []
+    blocked:
+      description: Codes of the warnings that hold it back until they are accepted.
+      type: list
+      elements: str
+      sample:
+        - tpm-sealed
+    hardware:
+      description: Virtual hardware that was asked for, see M(cda.coldmig.template). V(null) is chosen by itself.
+      type: dict
+      sample:
+        guest_id:
+        firmware:
+        secure_boot:
+        disk_controller: lsilogic-sas
+        nic_type:
+        cpus:
+        cores_per_socket:
+        memory_mb:
     destination:
       description: Where the VM arrives, see M(cda.coldmig.template).
       type: dict

@@ -17,6 +17,7 @@ author:
 extends_documentation_fragment:
   - cda.coldmig.gateway
   - cda.coldmig.gateway.destination
+  - cda.coldmig.gateway.hardware
   - cda.coldmig.attributes
   - cda.coldmig.attributes.actiongroup_gateway
 attributes:
@@ -80,6 +81,38 @@ options:
     choices:
       - auto
       - never
+  mode:
+    description:
+      - V(migrate) copies the machines.
+      - V(assess) looks at them only. Each one is reported with the systems that were found, what they can boot from and
+        what warns, in the state C(assessed); nothing is copied, and at the source one may reboot or power off.
+      - The ISO asks for it at every boot, so a change holds for ISOs that were made before.
+      - A new template has V(migrate).
+    type: str
+    choices:
+      - migrate
+      - assess
+  system:
+    description:
+      - Which system is meant on machines that have several. The VM's hardware is chosen for it; all disks are copied.
+      - It is the key of a system, such as V(disk0/2), or a pattern such as V(windows*) that is held against key, type,
+        id, host name, place and name of each system. Case does not count.
+      - A machine without such a system waits, held back by the warning C(system-not-found).
+      - An empty text takes it away. Without it the system that boots by itself is meant.
+    type: str
+  accept_warnings:
+    description:
+      - Codes of warnings that shall not hold machines back, such as V(tpm-sealed).
+      - A machine with a warning of severity C(block) whose code is not accepted waits, also with O(auto_start=true).
+      - It is replaced as a whole if it is given. A new template accepts none.
+    type: list
+    elements: str
+  hardware:
+    description:
+      - Virtual hardware to use instead of what is chosen by what the systems can boot from.
+      - It is replaced as a whole if it is given. A new template has none. Machines that have registered keep what they
+        were registered with.
+    type: dict
   limits:
     description:
       - What the template lets through. A limit that is left out is no limit.
@@ -135,6 +168,23 @@ EXAMPLES = r"""
     name: erp
     limits:
       bandwidth_limit: 12500000
+
+- name: Only look at machines and report what could be in the way
+  cda.coldmig.template:
+    name: survey
+    destination:
+      vdc: acme-vdc-1
+    mode: assess
+
+- name: Mean Windows on machines that have several systems, and accept that keys in a TPM stay behind
+  cda.coldmig.template:
+    name: erp
+    system: windows*
+    accept_warnings:
+      - tpm-sealed
+    hardware:
+      disk_controller: lsilogic-sas
+      memory_mb: 16384
 
 - name: Delete it
   cda.coldmig.template:
@@ -195,6 +245,31 @@ template:
       description: Whether free space is left out.
       type: str
       sample: auto
+    mode:
+      description: Whether machines are copied or looked at only.
+      type: str
+      sample: migrate
+    system:
+      description: Which system is meant, V(null) for the one that boots by itself.
+      type: str
+      sample:
+    accept_warnings:
+      description: Codes of warnings that do not hold machines back.
+      type: list
+      elements: str
+      sample: []
+    hardware:
+      description: Virtual hardware that is asked for; V(null) is chosen by itself.
+      type: dict
+      sample:
+        guest_id:
+        firmware:
+        secure_boot:
+        disk_controller: lsilogic-sas
+        nic_type:
+        cpus:
+        cores_per_socket:
+        memory_mb: 16384
     limits:
       description: What the template lets through; V(null) is no limit.
       type: dict
@@ -223,6 +298,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cda.coldmig.plugins.module_utils._argspec import (
     destination_options,
     gateway_options,
+    hardware_options,
     reporting_errors,
 )
 from ansible_collections.cda.coldmig.plugins.module_utils._diff import Differences
@@ -272,6 +348,10 @@ def main() -> None:
             "power_on": {"type": "bool"},
             "name_pattern": {"type": "str"},
             "skip_free": {"type": "str", "choices": ["auto", "never"]},
+            "mode": {"type": "str", "choices": ["migrate", "assess"]},
+            "system": {"type": "str"},
+            "accept_warnings": {"type": "list", "elements": "str"},
+            "hardware": {"type": "dict", "options": hardware_options()},
             "limits": {
                 "type": "dict",
                 "options": {

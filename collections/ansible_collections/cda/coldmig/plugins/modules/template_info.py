@@ -97,6 +97,31 @@ templates:
       description: Whether space that a file system does not use is left out, V(auto) or V(never).
       type: str
       sample: auto
+    mode:
+      description: Whether machines are copied, V(migrate), or looked at only, V(assess).
+      type: str
+      sample: migrate
+    system:
+      description: Which system is meant, V(null) for the one that boots by itself.
+      type: str
+      sample:
+    accept_warnings:
+      description: Codes of warnings that do not hold machines back.
+      type: list
+      elements: str
+      sample: []
+    hardware:
+      description: Virtual hardware that is asked for; V(null) is chosen by itself.
+      type: dict
+      sample:
+        guest_id:
+        firmware:
+        secure_boot:
+        disk_controller:
+        nic_type:
+        cpus:
+        cores_per_socket:
+        memory_mb:
     limits:
       description: What the template lets through; V(null) is no limit.
       type: dict

@@ -5,7 +5,7 @@ import typing as t
 
 import pytest
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import InputError
-from ansible_collections.cda.coldmig.plugins.module_utils._template import check_options, wanted_template
+from ansible_collections.cda.coldmig.plugins.module_utils._template import HARDWARE, check_options, wanted_template
 
 
 def network(**changes: t.Any) -> dict[str, t.Any]:
@@ -25,6 +25,10 @@ def options(**changes: t.Any) -> dict[str, t.Any]:
         "power_on",
         "name_pattern",
         "skip_free",
+        "mode",
+        "system",
+        "accept_warnings",
+        "hardware",
         "limits",
     )
     return {"name": "erp", **dict.fromkeys(names), **changes}
@@ -38,6 +42,11 @@ GOOD: list[dict[str, t.Any]] = [
     options(name_pattern="web-{serial}.{id}"),
     options(limits={"max_migrations": 1, "max_disk_bytes": None, "max_total_bytes": 1 << 60}),
     options(limits={"bandwidth_limit": 65536}, skip_free="never"),
+    options(mode="assess", system="windows*", accept_warnings=["tpm-sealed"]),
+    options(system=""),
+    options(hardware=dict.fromkeys(HARDWARE)),
+    options(hardware={"firmware": "efi", "secure_boot": True, "cpus": 8, "cores_per_socket": 4, "memory_mb": 4096}),
+    options(hardware={"firmware": "bios", "secure_boot": False, "guest_id": "other3xLinux64Guest"}),
 ]
 
 
@@ -74,6 +83,16 @@ BAD: list[tuple[dict[str, t.Any], str, str]] = [
     (options(name_pattern="{name"), "name_pattern", "at least one of"),
     (options(name_pattern="{name} x"), "name_pattern", "beside them only letters"),
     (options(limits={"max_migrations": 0}), "limits.max_migrations", "from 1 on"),
+    (options(system="two\nlines"), "system", "one line of 1 to 256"),
+    (options(accept_warnings=["tpm_sealed"]), "accept_warnings[0]", "the code of a warning"),
+    (options(accept_warnings=["a"] * 101), "accept_warnings", "at most 100"),
+    (options(hardware={"guest_id": "windows 11"}), "hardware.guest_id", "a guest id of vSphere"),
+    (options(hardware={"cpus": 0}), "hardware.cpus", "from 1 to 768"),
+    (options(hardware={"cores_per_socket": 769}), "hardware.cores_per_socket", "from 1 to 768"),
+    (options(hardware={"cpus": 6, "cores_per_socket": 4}), "hardware.cpus", "a multiple of cores_per_socket"),
+    (options(hardware={"memory_mb": 4098}), "hardware.memory_mb", "a multiple of 4"),
+    (options(hardware={"memory_mb": 1 << 40}), "hardware.memory_mb", "a multiple of 4"),
+    (options(hardware={"firmware": "bios", "secure_boot": True}), "hardware.secure_boot", "only with firmware efi"),
     (options(limits={"bandwidth_limit": 65535}), "limits.bandwidth_limit", "at least 65536 bytes per second"),
 ]
 
@@ -96,6 +115,10 @@ def test_new_template_gets_defaults() -> None:
         "power_on": False,
         "name_pattern": "{name}",
         "skip_free": "auto",
+        "mode": "migrate",
+        "system": None,
+        "accept_warnings": [],
+        "hardware": dict.fromkeys(HARDWARE),
         "limits": {
             "max_migrations": None,
             "max_disk_bytes": None,
@@ -124,3 +147,13 @@ def test_address_is_brought_into_the_form_of_the_gateway() -> None:
     given = destination(network(ip_mode="MANUAL", ip="2001:DB8:0:0::1"))
     wanted = wanted_template(options(destination=given), None)
     assert wanted["destination"]["networks"][0]["ip"] == "2001:db8::1"
+
+
+def test_hardware_is_replaced_as_a_whole_and_a_system_can_be_taken_away() -> None:
+    first = options(destination=destination(), hardware={"cpus": 4, "firmware": None}, system="disk0/2")
+    current = wanted_template(first, None)
+    assert current["hardware"] == {**dict.fromkeys(HARDWARE), "cpus": 4}
+    assert wanted_template(options(), current) == current
+    later = wanted_template(options(hardware={"memory_mb": 4096}, system="", accept_warnings=["b", "a", "b"]), current)
+    assert later["hardware"] == {**dict.fromkeys(HARDWARE), "memory_mb": 4096}
+    assert (later["system"], later["accept_warnings"]) == (None, ["a", "b"])
