@@ -75,7 +75,7 @@ class References(Output):
     vcd_vm: str | None
 
 
-class Warning(Output):  # noqa: A001 - the name of the thing
+class MigrationWarning(Output):
     """Something to know before the copy."""
 
     code: str
@@ -106,7 +106,7 @@ class Migration(Output):
     system: str | None = Field(description="Which of its systems is meant, as it was asked for: a key or a pattern")
     guest: dict[str, Any] = Field(description="The system that the virtual machine is made for (schema Guest)")
     guests: list[dict[str, Any]] = Field(description="All its systems, the one that boots by itself first")
-    warnings: list[Warning]
+    warnings: list[MigrationWarning]
     accept_warnings: list[str] = Field(description="Codes that shall not hold it back")
     blocked: list[str] = Field(description="Codes that hold it back: accept them, or do what the warnings say")
     hardware: Hardware = Field(description="Virtual hardware that was asked for; null is chosen by itself")
