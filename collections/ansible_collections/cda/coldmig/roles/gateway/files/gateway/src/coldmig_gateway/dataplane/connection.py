@@ -4,6 +4,9 @@
 TLS runs here, on the event loop's plain socket calls: asyncio's own TLS transport costs a third more processor time
 for what arrives, and a buffer of a quarter of a megabyte for each connection that waits. Payloads are decrypted
 straight into the buffer they are wanted in. What nobody reads stays in the kernel, and TCP holds the sender back.
+
+Where a body is read, the kernel wakes us up when a good piece of it is there (SO_RCVLOWAT): on a link slower than we
+are it would do so for every few packets, and waking up costs more than decrypting what they bring.
 """
 
 from __future__ import annotations
@@ -21,6 +24,10 @@ _SHUTDOWN_SECONDS = 5.0
 #: A connection from which everything is there at once lets the others in after so many bytes.
 _TURN_BYTES = 1 << 20
 _CALL_BYTES = 4 << 10
+#: What should be there of a body before it is worth waking up.
+_WORTHWHILE_BYTES = 256 << 10
+#: On a link that brings less than that in this time, and for a peer that ends early, whatever is there is taken.
+_WORTHWHILE_SECONDS = 0.5
 
 
 class ConnectionLostError(ConnectionError):
@@ -49,6 +56,8 @@ class Connection:
         self._closed = False
         self._ended = False
         self._turn = 0
+        self._mark = 1  # the socket's SO_RCVLOWAT
+        self._emptied = False  # the last read has taken all there was
         self._loop = asyncio.get_running_loop()
         self._moved = self._loop.time()
 
@@ -93,7 +102,8 @@ class Connection:
                         raise self._lost()
                     filled += count
             except ssl.SSLWantReadError:
-                await self._more()
+                # Of what is missing, TLS may hold all of a record but its last byte; the others are still to come.
+                await self._more(min(size - filled - _RECORD, _WORTHWHILE_BYTES))
             except ssl.SSLError:
                 raise self._lost() from None
         self._turn += size + _CALL_BYTES
@@ -133,23 +143,31 @@ class Connection:
             except ssl.SSLError:
                 raise self._lost() from None
 
-    async def _more(self) -> None:
+    async def _more(self, worthwhile: int = 1) -> None:
         if self._outgoing.pending > 0:  # TLS itself had something to say
             await self._flush()
-        await self._receive()
+        await self._receive(worthwhile)
 
-    async def _receive(self) -> None:
-        """Takes from the socket what is there, at least a byte. Raises ConnectionLostError."""
+    async def _receive(self, worthwhile: int = 1) -> None:
+        """Takes from the socket what is there, at least a byte. Raises ConnectionLostError.
+
+        Where it has to wait, it does for ``worthwhile`` bytes, the end, or a moment after which a byte is enough.
+        """
         if self._ended:
             raise self._lost()
         while True:
             if self._closed:
                 raise ConnectionLostError
+            if self._emptied:  # to look again now would be in vain
+                self._emptied = False
+                await self._wait_until_readable(worthwhile)
+                continue
             try:
                 count = self._socket.recv_into(self._scratch)
+                self._emptied = 0 < count < len(self._scratch)
                 break
             except (BlockingIOError, InterruptedError):
-                await self._wait_until_readable()
+                await self._wait_until_readable(worthwhile)
             except OSError:
                 raise self._lost() from None
         self._moved = self._loop.time()
@@ -159,7 +177,9 @@ class Connection:
             self._ended = True
             self._incoming.write_eof()
 
-    async def _wait_until_readable(self) -> None:
+    async def _wait_until_readable(self, worthwhile: int) -> None:
+        self._set_mark(max(1, worthwhile))
+        enough = self._loop.call_later(_WORTHWHILE_SECONDS, self._set_mark, 1) if worthwhile > 1 else None
         self._readable = self._loop.create_future()
         if not self._watched:
             self._watched = True
@@ -167,7 +187,14 @@ class Connection:
         try:
             await self._readable
         finally:
+            if enough is not None:
+                enough.cancel()
             self._readable = None
+
+    def _set_mark(self, mark: int) -> None:
+        if mark != self._mark and not self._closed:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
+            self._mark = mark
 
     def _on_readable(self) -> None:
         if self._readable is None:
