@@ -12,7 +12,10 @@ from coldmig_agent.machine import Machine
 from coldmig_agent.site import CONTROL_TIMEOUT, DATA_TIMEOUT, Connection, NotASiteError, Site, TcpInfo
 from coldmig_agent.text import clean
 
-STATES = frozenset({"waiting", "confirmed", "copying", "copied", "importing", "finished", "failed", "canceled"})
+STATES = frozenset(
+    {"waiting", "confirmed", "copying", "copied", "importing", "finished", "failed", "canceled", "assessed"}
+)
+MAX_CODES = 200
 MAX_DISKS = 256
 MAX_CONNECTIONS = 8
 FRAMES_TYPE = "application/vnd.coldmig.frames"
@@ -30,6 +33,8 @@ class Enrolment:
     state: str
     poll_seconds: int
     name: str
+    #: The machine is only looked at: there will be no copy.
+    assess: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,8 @@ class SessionState:
     skip_free: bool = True
     codecs: tuple[str, ...] = ("grains",)
     queue: Queue | None = None
+    #: Codes of the warnings that hold it back until somebody accepts them.
+    blocked: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +161,7 @@ def parse_enrolment(body: bytes) -> Enrolment:
         state=answer.state(),
         poll_seconds=answer.clipped("poll_seconds", 1, 300, 5),
         name=answer.text("name"),
+        assess=answer.text("mode", 20) == "assess",
     )
 
 
@@ -179,6 +187,7 @@ def parse_session(body: bytes) -> SessionState:
         skip_free=answer.text("skip_free", 20) != "never",
         codecs=tuple(answer.texts("codecs", 16)) or ("grains",),
         queue=_queue(answer),
+        blocked=tuple(answer.texts("blocked", MAX_CODES)),
     )
 
 

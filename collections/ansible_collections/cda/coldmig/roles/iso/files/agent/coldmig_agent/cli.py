@@ -16,6 +16,7 @@ from pathlib import Path
 from coldmig_agent import __version__, inspection, lifecycle
 from coldmig_agent.config import Config, ConfigError, load_config
 from coldmig_agent.consoles import ConsoleThread, open_consoles
+from coldmig_agent.keys import Keys
 from coldmig_agent.lifecycle import Agent, Stopped
 from coldmig_agent.netconfig import NetworkSetupError, write_networkd_files
 from coldmig_agent.status import Phase, Status
@@ -74,6 +75,10 @@ def _poweroff() -> None:
     subprocess.run(["systemctl", "poweroff"], check=False)
 
 
+def _reboot() -> None:
+    subprocess.run(["systemctl", "reboot"], check=False)
+
+
 def _configure_network(path: Path, output: Path) -> int:
     try:
         for written in write_networkd_files(load_config(path).network, output):
@@ -113,14 +118,25 @@ def _run(arguments: argparse.Namespace) -> int:
         try:
             complete = agent.run()
             if not arguments.once:
-                lifecycle.finish(agent, None if arguments.source or not complete else _poweroff)
+                _last_word(agent, complete, _consoles(arguments, config), laboratory=bool(arguments.source))
         except Stopped:
             return 3
         return 0 if complete else 1
 
 
+def _last_word(agent: Agent, complete: bool, consoles: Sequence[Path], *, laboratory: bool) -> None:
+    """What comes after the migration or the assessment, until somebody ends it. Raises Stopped."""
+    if laboratory:
+        lifecycle.finish(agent, None)
+    elif agent.status.snapshot().phase is Phase.ASSESSED:
+        with Keys(consoles) as keys:
+            lifecycle.offer(agent, keys, {"r": ("rebooting", _reboot), "p": ("powering off", _poweroff)})
+    else:
+        lifecycle.finish(agent, _poweroff if complete else None)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the agent. 0: copied; 1: the migration ended otherwise; 2: settings; 3: stopped by a signal."""
+    """Run the agent. 0: copied or assessed; 1: the migration ended otherwise; 2: settings; 3: stopped by a signal."""
     words = sys.argv[1:] if argv is None else argv
     if words == [inspection.CHILD_COMMAND]:  # the agent's own helper process, no command for people
         return inspection.child_main()

@@ -74,6 +74,7 @@ def advice(snapshot: Snapshot) -> str:
         Phase.DONE: "You can power off this machine now.",
         Phase.FAILED: "Boot this ISO again to start a new migration; what was copied before counts at the site only.",
         Phase.CANCELED: "Boot this ISO again to start a new migration, or power this machine off.",
+        Phase.ASSESSED: "Take the ISO out, then press r to reboot this machine or p to power it off.",
     }.get(snapshot.phase, "")
 
 

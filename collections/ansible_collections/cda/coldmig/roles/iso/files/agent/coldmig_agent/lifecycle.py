@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from coldmig_agent.copying.sender import CopyStopped, SessionLost
 from coldmig_agent.discover import Found, Roots
 from coldmig_agent.fence import FenceError
 from coldmig_agent.interfaces import all_states
+from coldmig_agent.keys import Keys
 from coldmig_agent.site import ProblemError, Site, SiteError
 from coldmig_agent.status import Phase, Status
 
@@ -35,6 +37,8 @@ VERIFY_SECONDS = 2.0
 RETRY_SECONDS = 15.0
 REFUSED_SECONDS = 60.0
 POWEROFF_SECONDS = 30.0
+LAST_SECONDS = 5.0
+KEY_SECONDS = 0.5
 _MAX_DETAIL = 1000
 
 #: What a refused registration means to the person at the console.
@@ -80,7 +84,7 @@ class Agent:
     images: Sequence[Path] = ()
 
     def run(self) -> bool:
-        """Go through all phases; True when the site has verified every chunk. Raises Stopped."""
+        """Go through all phases; True when the site has all that it wanted of this machine. Raises Stopped."""
         template = self.config.template
         self.status.configured(self.config.site.url, f"{template.name} ({template.organization})")
         site = Site(self.config.site)
@@ -89,6 +93,9 @@ class Agent:
             found = self._discover()
             control = ControlClient(site)
             enrolment = self._enrol(control, found)
+            if enrolment.assess:
+                self._assessed(self._session(control, enrolment.session_token))
+                return True
             self._follow(site, control, enrolment, found)
         except EndedError as error:
             self.status.phase(error.phase, str(error))
@@ -99,6 +106,17 @@ class Agent:
         """Wait. Raises Stopped when the agent is to end."""
         if self.stop.wait(seconds):
             raise Stopped
+
+    def key(self, keys: Keys, seconds: float, *, besides: str = "") -> str:
+        """The key (not ``besides``) that is pressed within this time, or nothing. Raises Stopped."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if self.stop.is_set():
+                raise Stopped
+            pressed = keys.read(min(left, KEY_SECONDS))
+            if pressed and pressed != besides:
+                return pressed
+        return ""
 
     def _wait_for_network(self) -> None:
         self.status.phase(Phase.NETWORK)
@@ -162,6 +180,12 @@ class Agent:
             self.status.problem(None)
             return session
 
+    def _assessed(self, session: SessionState) -> None:
+        """The site has everything; say what would be in the way of a migration."""
+        held = f"warnings would hold its migration back: {', '.join(session.blocked)}" if session.blocked else ""
+        refused = f"the site would refuse it: {session.message}" if session.message else ""
+        self.status.phase(Phase.ASSESSED, "; ".join(filter(None, (held, refused))) or "nothing would hold it back")
+
     def _follow(self, site: Site, control: ControlClient, enrolment: Enrolment, found: Found) -> None:
         """Do what the state of the migration asks for, until it is complete. Raises EndedError."""
         token = enrolment.session_token
@@ -192,7 +216,7 @@ class Agent:
                 phase = Phase.FAILED if session.state == "failed" else Phase.CANCELED
                 raise EndedError(phase, ": ".join(part for part in (session.reason, session.message) if part))
             if session.state == "waiting":
-                self.status.phase(Phase.WAITING)
+                self.status.phase(Phase.WAITING, held_back(session.blocked))
             elif session.queue is not None and session.state == "confirmed":
                 self.status.phase(Phase.QUEUED, f"{session.queue.place} of {session.queue.waiting}")
             else:
@@ -250,6 +274,13 @@ def _session_lost() -> EndedError:
         Phase.FAILED,
         "the site does not know this session any more (its migration was removed, or the site was set up anew)",
     )
+
+
+def held_back(codes: Sequence[str]) -> str:
+    """``held back by its warnings tpm-sealed, …``, for a migration that waits; empty when nothing holds it back."""
+    if not codes:
+        return ""
+    return f"held back by its warning{'s' * (len(codes) != 1)} {', '.join(codes)}, which somebody has to accept"
 
 
 class _BadPlaces:
@@ -377,6 +408,26 @@ class _Reporter:
 
 
 Poweroff = Callable[[], None]
+
+
+def offer(agent: Agent, keys: Keys, actions: Mapping[str, tuple[str, Callable[[], None]]]) -> None:
+    """After an assessment: do what the operator chooses. Never ends but by Stopped.
+
+    ``actions``: key → (what will happen, how). Another key within the last seconds calls it off.
+    """
+    detail = agent.status.snapshot().detail
+    agent.status.event(f"press {' or '.join(f'{key} for {what}' for key, (what, _do) in actions.items())}")
+    while True:
+        key = agent.key(keys, 3600)
+        if key not in actions:
+            continue
+        what, do = actions[key]
+        agent.status.phase(Phase.ASSESSED, f"{what} in {LAST_SECONDS:.0f} s; press another key to stay")
+        if agent.key(keys, LAST_SECONDS, besides=key):  # a key that is held down repeats itself
+            agent.status.phase(Phase.ASSESSED, detail)
+        else:
+            agent.status.phase(Phase.ASSESSED, what)
+            do()
 
 
 def finish(agent: Agent, poweroff: Poweroff | None) -> None:

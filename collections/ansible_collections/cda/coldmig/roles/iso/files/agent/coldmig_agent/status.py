@@ -29,6 +29,7 @@ class Phase(Enum):
     DONE = "done"
     FAILED = "failed"
     CANCELED = "canceled"
+    ASSESSED = "assessed"
 
 
 HEADLINES = {
@@ -43,6 +44,7 @@ HEADLINES = {
     Phase.DONE: "Done: the site has verified every chunk. You can power off this machine now",
     Phase.FAILED: "The migration has failed",
     Phase.CANCELED: "The migration was canceled",
+    Phase.ASSESSED: "This machine was looked at and reported to the site; nothing is copied",
 }
 
 

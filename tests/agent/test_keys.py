@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keys on real terminals (pseudo-terminals)."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coldmig_agent.keys import Keys
+
+PATIENCE = 30.0
+
+
+class Terminal:
+    """A terminal and the person at it."""
+
+    def __init__(self) -> None:
+        self.person, self._fd = pty.openpty()
+        self.path = Path(os.ttyname(self._fd))
+
+    def press(self, data: bytes) -> None:
+        """Comes back when a reader would see it."""
+        os.write(self.person, data)
+        assert select.select([self._fd], [], [], PATIENCE)[0]
+
+    @property
+    def settings(self) -> object:
+        return termios.tcgetattr(self._fd)
+
+    def hang_up(self) -> None:
+        os.close(self.person)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    made = Terminal()
+    yield made
+    made.close()
+
+
+def test_a_key_needs_no_enter_and_is_not_echoed(terminal: Terminal) -> None:
+    with Keys([terminal.path]) as keys:
+        terminal.press(b"R")
+        assert keys.read(PATIENCE) == "r"
+        os.set_blocking(terminal.person, False)
+        with pytest.raises(BlockingIOError):
+            os.read(terminal.person, 10)
+
+
+def test_any_of_several_terminals_may_be_used(terminal: Terminal) -> None:
+    other = Terminal()
+    with Keys([terminal.path, other.path]) as keys:
+        other.press(b"p")
+        assert keys.read(PATIENCE) == "p"
+        terminal.press(b"r")
+        assert keys.read(PATIENCE) == "r"
+    other.close()
+
+
+def test_what_was_typed_before_is_no_answer(terminal: Terminal) -> None:
+    terminal.press(b"r\n")
+    with Keys([terminal.path]) as keys:
+        assert keys.read(0.2) == ""
+
+
+def test_a_key_that_sends_a_letter_in_a_sequence_is_not_that_letter(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Keys([terminal.path]) as keys:
+        # F3 over a slow line: the rest comes while the reader waits for it.
+        monkeypatch.setattr(time, "sleep", lambda _seconds: terminal.press(b"OR"))
+        terminal.press(b"\x1b")
+        assert keys.read(PATIENCE) == "\x1b"
+        assert keys.read(0.2) == ""
+
+
+def test_the_terminal_is_left_as_it_was(terminal: Terminal) -> None:
+    before = terminal.settings
+    with Keys([terminal.path]):
+        assert terminal.settings != before
+    assert terminal.settings == before
+
+
+def test_what_is_no_terminal_or_goes_away_is_left_out(terminal: Terminal, tmp_path: Path) -> None:
+    gone = Terminal()
+    (tmp_path / "file").write_text("r")
+    with Keys([tmp_path / "file", tmp_path / "missing", gone.path, terminal.path]) as keys:
+        gone.hang_up()
+        assert keys.read(0.1) == ""
+        terminal.press(b"r")
+        assert keys.read(PATIENCE) == "r"
+    with Keys([]) as keys:
+        assert keys.read(0.01) == ""
+    gone.close()
