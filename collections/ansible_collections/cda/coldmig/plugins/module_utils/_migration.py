@@ -35,9 +35,7 @@ class HeldBackError(StateError):
     def __init__(self, named: str, warnings: t.Sequence[t.Mapping[str, t.Any]]) -> None:
         self.warnings = [{name: item.get(name) for name in ("code", "message", "action")} for item in warnings]
         self.codes = list(dict.fromkeys(item["code"] for item in warnings))
-        lines = [
-            f"- {item['code']}: {' '.join(filter(None, (item['message'], item['action'])))}" for item in self.warnings
-        ]
+        lines = [f"- {item['code']}: {_sentences(item['message'], item['action'])}" for item in self.warnings]
         super().__init__(
             "\n".join(
                 [
@@ -118,7 +116,7 @@ def find_guest(migration: t.Mapping[str, t.Any], system: str) -> dict[str, t.Any
     for guest in found:
         if (guest.get("key") or "").casefold() == wanted:
             return guest
-    names = ("key", "os_type", "id", "hostname", "place", "pretty_name")
+    names = ("key", "os_type", "id", "hostname", "computer_name", "place", "pretty_name")
     for guest in found:
         if any(fnmatchcase(str(guest.get(name) or "").casefold(), wanted) for name in names):
             return guest
@@ -178,6 +176,10 @@ def require_ended(migration: t.Mapping[str, t.Any]) -> None:
     """Raise StateError unless it has ended, as only then it may be removed."""
     if migration["state"] not in ENDED:
         raise StateError(f"{_named(migration)} is {migration['state']}; cancel it before it is removed")
+
+
+def _sentences(*parts: str | None) -> str:
+    return ". ".join(part.rstrip(".") for part in parts if part)
 
 
 def _named(migration: t.Mapping[str, t.Any]) -> str:

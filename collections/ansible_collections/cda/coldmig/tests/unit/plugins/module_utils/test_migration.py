@@ -116,8 +116,8 @@ def test_what_holds_it_back_is_listed_with_what_to_do_about_it() -> None:
         _migration.require_free(held_back(SEALED, KNOWN, NOT_FOUND))
     assert str(caught.value).splitlines() == [
         "migration 'erp-db-01' (m-1) is held back by warnings:",
-        "- tpm-sealed: A key is sealed. Add another.",
-        "- system-not-found: No macos.",
+        "- tpm-sealed: A key is sealed. Add another",
+        "- system-not-found: No macos",
         "Do what they say and boot the machine again, or accept them with"
         " accept_warnings: [tpm-sealed, system-not-found]",
     ]

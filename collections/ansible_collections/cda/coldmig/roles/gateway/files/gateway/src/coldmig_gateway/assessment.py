@@ -13,7 +13,7 @@ from typing import Any
 
 BLOCK = "block"
 SYSTEM_NOT_FOUND = "system-not-found"
-_MATCHED = ("key", "os_type", "id", "hostname", "place", "pretty_name")
+_MATCHED = ("key", "os_type", "id", "hostname", "computer_name", "place", "pretty_name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,10 @@ class Warning:  # noqa: A001 - the name of the thing
     message: str
     action: str | None
     accepted: bool
+
+    def __str__(self) -> str:
+        """Code, what it is and what to do, as one text."""
+        return ". ".join(part.rstrip(".") for part in (f"{self.code}: {self.message}", self.action) if part)
 
     @property
     def blocks(self) -> bool:
@@ -40,7 +44,7 @@ def guests(machine: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
 def find(machine: Mapping[str, Any], system: str) -> dict[str, Any] | None:
     """The system that is meant by its key, else the first one that a pattern (``windows*``) fits; case does not count.
 
-    The pattern is held against key, os_type, id, host name, place and pretty name.
+    The pattern is held against key, os_type, id, host name, computer name, place and pretty name.
     """
     found = guests(machine)
     wanted = system.casefold()
@@ -96,7 +100,7 @@ def _not_found(machine: Mapping[str, Any], system: str, accepted: Collection[str
     return Warning(
         code=SYSTEM_NOT_FOUND,
         severity=BLOCK,
-        message=f"No system of this machine is {system!r}; it has: {', '.join(map(name_of, there))}.",
+        message=f"no system of this machine is {system!r}; it has: {', '.join(map(name_of, there))}",
         action=f"Set system to one of these keys, or accept this code to go on with {name_of(there[0])}.",
         accepted=SYSTEM_NOT_FOUND in accepted,
     )

@@ -92,9 +92,7 @@ class BlockedError(StoreError):
     """Warnings that nobody has accepted hold the migration back."""
 
     def __init__(self, warnings: Sequence[Warning]) -> None:
-        told = "; ".join(
-            f"{warning.code}: {warning.message}{f' {warning.action}' if warning.action else ''}" for warning in warnings
-        )
+        told = "; ".join(str(warning) for warning in warnings)
         super().__init__(
             f"Warnings hold this migration back ({told}). Do what they say and boot the machine again, "
             "or accept them: name their codes in accept_warnings."
