@@ -154,6 +154,8 @@ class Guest:
     #: ``WinNT`` (a client), ``ServerNT``, ``LanmanNT`` (a domain controller); empty for others.
     product_type: str = ""
     domain: str | None = None
+    #: Windows' NetBIOS name, beside ``hostname``, which is the DNS form.
+    computer_name: str | None = None
     #: ``bios`` or ``efi`` where its boot loader tells.
     firmware: str | None = None
     #: Title of the entry that boots by itself.

@@ -125,7 +125,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "Start the machine and shut it down properly (Windows: shutdown /s /f /t 0), then boot this ISO again.",
     ),
     "windows-fast-startup": _entry(
-        "warning",
+        "warning/info",
         "Windows on {place} has Fast Startup enabled: after an ordinary shutdown its kernel only sleeps on the disk",
         "Shut Windows down with shutdown /s /f /t 0, or switch Fast Startup off, then boot this ISO again.",
     ),
@@ -162,6 +162,17 @@ CATALOGUE: Mapping[str, Entry] = {
         "warning",
         "{system} has no driver for VMware's network cards ({reason}): it will boot without network",
         "Install VMware Tools or the driver vmxnet3 or e1000e, before or after the migration.",
+    ),
+    "disk-filter-missing": _entry(
+        "warning",
+        "{system} wants filter drivers for its disks that it cannot load: {filters}",
+        "Remove them from UpperFilters or LowerFilters of the class in the registry if the system does not start.",
+    ),
+    "san-policy": _entry(
+        "info",
+        "{system} leaves disks offline that it sees for the first time (SanPolicy {policy}): all but the one that it "
+        "starts from may not be there after the migration",
+        "Set them online once in Disk Management, or diskpart: san policy=OnlineAll on the source.",
     ),
     "boot-files-not-found": _entry(
         "warning",
@@ -292,6 +303,16 @@ CATALOGUE: Mapping[str, Entry] = {
         "warning",
         "{place} ({fstype}) could not be looked into: {reason}",
         "It is copied as it is. Check the file system on the source if that is unexpected.",
+    ),
+    "registry-not-read": _entry(
+        "warning",
+        "the registry of Windows on {place} could not be read: {problem}",
+        "Check with chkdsk and a start of Windows on the source; set guest_id and the other hardware in the template.",
+    ),
+    "registry-not-replayed": _entry(
+        "warning",
+        "the registry hive {hive} of Windows on {place} was read without its newest changes: {problem}",
+        "Start Windows and shut it down properly, then boot this ISO again, if what is said of it here looks old.",
     ),
     "inspection-failed": _entry(
         "warning",

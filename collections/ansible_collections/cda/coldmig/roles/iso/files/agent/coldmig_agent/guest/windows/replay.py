@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the logs of a registry hive add to it, worked out as Windows does when it loads the hive.
 
-From Windows 8.1 on, flushed changes stand for up to an hour only in the logs (LOG1, LOG2), so a machine that was not
-shut down has a hive of yesterday. Written from the published description of the format (github.com/msuhanov/regf). Pure:
-bytes in, a list of changes out; every number is checked before it is believed. Unlike Windows it does not check hive
-bins in the pages; the reader of the hive has to bear with what they hold.
+From Windows 8.1 on, changes may stand for an hour only in the logs (LOG1, LOG2), so a machine that was not shut down
+has a hive of yesterday. Written from the published description of the format (github.com/msuhanov/regf). Pure: bytes
+in, a list of changes out; every number is checked before it is believed. Unlike Windows it does not check hive bins in
+the pages; the reader of the hive has to bear with what they hold.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from coldmig_agent.guest.windows.marvin32 import marvin32
@@ -64,6 +64,30 @@ class _Entry:
 class _Log:
     data: memoryview
     base: BaseBlock
+
+
+def log_extent(read: Callable[[int, int], bytes], size: int) -> int:
+    """How much of a log of ``size`` bytes is worth reading: up to the last entry of the newest sequence.
+
+    ``read(offset, size)`` gives bytes of it. What follows are remains of earlier writes, often most of the file.
+    """
+    try:
+        base = parse(read(0, SECTOR))
+    except RegfError:
+        return 0
+    if base.file_type != NEW_LOG:
+        return size
+    offset, sequence = SECTOR, base.primary_sequence
+    while offset + SECTOR <= size:
+        header = read(offset, _ENTRY_HEADER)
+        if len(header) < _ENTRY_HEADER:
+            break
+        signature, length, _flags, number = struct.unpack_from("<4sIII", header)
+        if signature != b"HvLE" or number != sequence or not SECTOR <= length <= size - offset:
+            break
+        offset += length
+        sequence = sequence + 1 & 0xFFFFFFFF
+    return max(offset, min(size, 2 * SECTOR))
 
 
 def plan(head: bytes, size: int, logs: Sequence[bytes]) -> Recovery:

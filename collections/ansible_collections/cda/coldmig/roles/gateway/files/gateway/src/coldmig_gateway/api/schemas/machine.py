@@ -132,6 +132,7 @@ class Guest(Input):
     ubr: Count | None = None
     product_type: Literal["", "WinNT", "ServerNT", "LanmanNT"] | None = None
     domain: Found | None = None
+    computer_name: Found | None = Field(default=None, description="NetBIOS name of a Windows, beside hostname")
     firmware: Literal["bios", "efi"] | None = None
     boot_entry: Found | None = None
     bootable: bool = Field(default=False, description="Whether a boot loader on these disks refers to it")

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A guest's files by names whose case does not matter, as Windows and UEFI firmware find them.
+
+Whether something is there is asked of the directory: a file that Windows keeps compressed (CompactOS) cannot be opened
+through ntfs-3g, but is there all the same.
+"""
+
+from __future__ import annotations
+
+from coldmig_agent.guest.rootfs import GuestRoot
+
+_MAX_DIRECTORIES = 64
+
+
+class Tree:
+    """Look-ups in a mounted volume; ``\\`` and ``/`` both separate. Directories are read once."""
+
+    def __init__(self, root: GuestRoot) -> None:
+        self.root = root
+        self._listings: dict[str, dict[str, str]] = {}
+
+    def _listing(self, directory: str) -> dict[str, str]:
+        found = self._listings.get(directory)
+        if found is None:
+            if len(self._listings) >= _MAX_DIRECTORIES:
+                self._listings.clear()
+            # Names that differ only in case: the last of the sorted list is the one in lower case.
+            found = {name.lower(): name for name in self.root.names(directory or "/")}
+            self._listings[directory] = found
+        return found
+
+    def names(self, path: str) -> list[str]:
+        """Names in a directory, as they are spelled; empty where there is none."""
+        actual = self.find(path)
+        return [] if actual is None else list(self._listing(actual).values())
+
+    def find(self, path: str) -> str | None:
+        """``path`` as it is spelled on the volume (``/Windows/System32``; ``""`` for the top), or None."""
+        actual = ""
+        for part in path.replace("\\", "/").split("/"):
+            if part in {"", "."}:
+                continue
+            listing = self._listing(actual)
+            name = part if part in listing.values() else listing.get(part.lower())
+            if name is None or part == "..":
+                return None
+            actual = f"{actual}/{name}"
+        return actual
+
+    def exists(self, path: str) -> bool:
+        """Whether there is anything of that name."""
+        return self.find(path) is not None
+
+    def is_dir(self, path: str) -> bool:
+        """Whether there is a directory of that name."""
+        actual = self.find(path)
+        return actual is not None and self.root.is_dir(actual or "/")
+
+    def read(self, path: str, limit: int) -> bytes | None:
+        """The first ``limit`` bytes of a regular file, None where there is none that can be read."""
+        actual = self.find(path)
+        return self.root.read(actual, limit) if actual else None
