@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coldmig_agent.guest.windows.model import WindowsFacts
+
 #: Bounds of what is handed on, far above what systems have.
 MAX_SYSTEMS = 24
 MAX_ENTRIES = 64
@@ -53,8 +55,8 @@ class Needs:
 class KernelFacts:
     """One kernel's modules in a root or /usr: ``builtin`` and ``modules`` are names with ``_`` instead of ``-``.
 
-    Only modules that have to do with disks or VMware's network cards are named. ``complete`` is False where the list of
-    built-in drivers was not found. ``alias_source`` is the file that ``drivers`` comes from, empty where there is none.
+    Only those that VMware's devices may need are named. ``complete`` is False where the list of built-in drivers was
+    not found. ``alias_source`` is the file that ``drivers`` comes from, empty where there is none.
     """
 
     version: str
@@ -69,7 +71,7 @@ class KernelFacts:
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """An initramfs. ``modules`` as in KernelFacts; ``problem`` says why it was not read to its end."""
+    """An initramfs. ``modules``: all that have to do with disks; ``problem`` says why it was not read to its end."""
 
     path: str
     complete: bool
@@ -87,25 +89,33 @@ class ImageFacts:
     maker: str = ""
     #: dracut's --hostonly: only the drivers of the machine that it was made on.
     hostonly: bool = False
-    #: etc/initrd-release or os-release inside, and the name of the computer.
+    #: Encrypted volumes that it opens, as its crypttab names them.
+    crypt: tuple[str, ...] = ()
+    #: initrd-release or os-release inside, and the name of the computer.
     release: Release | None = None
     hostname: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class KernelImage:
-    """A kernel's file: ``version`` from its header (else its name), ``arch`` where the header tells."""
+    """A kernel's file: ``version`` from its header (else its name), ``arch`` where the header tells.
+
+    ``config``: its config-<version> beside it, with the names of the drivers that this one has built in.
+    """
 
     path: str
     version: str | None
     arch: str | None
+    config: str = ""
+    builtin: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class BootEntry:
-    """One way to boot. ``kernel`` and ``initrds`` are as the boot loader names them; ``image`` was found here.
+    """One way to boot. ``kernel`` and ``initrds`` are as the boot loader names them; ``images`` were found here.
 
     ``volume``: UUID or label of the file system that the loader takes the kernel from, where the entry names it.
+    ``chain``: the loader or sector that it hands over to, for an entry without a kernel.
     """
 
     title: str
@@ -114,10 +124,11 @@ class BootEntry:
     initrds: tuple[str, ...]
     options: str
     version: str | None = None
-    image: str | None = None
+    images: tuple[str, ...] = ()
     kernel_found: bool = False
     volume: str = ""
     rescue: bool = False
+    chain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +136,26 @@ class BootFacts:
     """One boot loader's menu. ``default`` is the index of the entry that boots by itself, None where it is not known.
 
     ``loader``: ``grub``, ``grub-bls``, ``grub-legacy``, ``systemd-boot``, ``syslinux``, ``uki``; ``files`` where there
-    are only kernels and no menu. ``config`` is the file that was read. ``saved`` is the entry that grubenv names, None
-    where the menu asks for one and no grubenv was found.
+    are only kernels and no menu. ``config`` is the file that was read. ``tree``: path of the system (or of the Btrfs
+    subvolume) that it was found in. ``wants_saved``: the menu boots what grubenv names, and none was found beside it.
     """
 
     loader: str
     config: str
     entries: tuple[BootEntry, ...]
     default: int | None = None
+    tree: str = ""
     wants_saved: bool = False
-    saved: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GrubEnv:
+    """A grubenv: the entry for the next boot (once), the saved one, and the options that BLS entries refer to."""
+
+    path: str
+    next_entry: str = ""
+    saved_entry: str = ""
+    kernelopts: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +245,12 @@ class VolumeFacts:
     usr: UsrFacts | None = None
     esp: EspFacts | None = None
     boots: tuple[BootFacts, ...] = ()
+    envs: tuple[GrubEnv, ...] = ()
     images: tuple[ImageFacts, ...] = ()
     kernels: tuple[KernelImage, ...] = ()
     #: Firmware that grub's modules here are for: ``bios``, ``efi``.
     firmware: tuple[str, ...] = ()
+    windows: WindowsFacts | None = None
     #: What could not be looked at, for the log.
     problems: tuple[str, ...] = ()
 

@@ -12,6 +12,7 @@ import bz2
 import contextlib
 import itertools
 import lzma
+import stat
 import subprocess
 import threading
 import zlib
@@ -23,7 +24,13 @@ MAX_NAME = 4096
 MAX_ENTRIES = 500_000
 MAX_OUTPUT = 4 << 30
 MAX_DEPTH = 2
+#: A file whose content is asked for.
+MAX_KEPT = 8 << 20
 _BLOCK = 1 << 18
+
+#: Called with a path, and the content where it was asked for (else empty).
+Visit = Callable[[str, bytes], None]
+Keep = Callable[[str], bool]
 
 
 class InitramfsError(ValueError):
@@ -157,8 +164,9 @@ def _file_blocks(file: BinaryIO) -> Iterator[bytes]:
 
 
 class _Walker:
-    def __init__(self, visit: Callable[[str], None]) -> None:
+    def __init__(self, visit: Visit, keep: Keep | None) -> None:
         self._visit = visit
+        self._keep = keep
         self.entries = 0
         self._output = 0
 
@@ -194,7 +202,7 @@ class _Walker:
             if len(header) < 110 or header[:6] not in {b"070701", b"070702"}:
                 raise InitramfsError("an archive ends in the middle")
             try:
-                file_size, name_size = int(header[54:62], 16), int(header[94:102], 16)
+                mode, file_size, name_size = int(header[14:22], 16), int(header[54:62], 16), int(header[94:102], 16)
             except ValueError:
                 raise InitramfsError("an archive header is damaged") from None
             if not 1 <= name_size <= MAX_NAME:
@@ -205,17 +213,23 @@ class _Walker:
                 raise InitramfsError("an archive ends in the middle")
             padding = -position % 4
             text = name.rstrip(b"\0").decode("utf-8", "replace")
-            body = padding + (0 if text == "TRAILER!!!" else file_size + -file_size % 4)
-            skipped = stream.skip(body)
-            position += body
             if text == "TRAILER!!!":
+                stream.skip(padding)
                 return
-            if skipped < body:
-                raise InitramfsError("an archive ends in the middle")
             self.entries += 1
             if self.entries > MAX_ENTRIES:
                 raise InitramfsError(f"more than {MAX_ENTRIES} files")
-            self._visit(text)
+            skipped = stream.skip(padding)
+            taken = b""
+            if self._keep is not None and file_size <= MAX_KEPT and stat.S_ISREG(mode) and self._keep(text):
+                taken = stream.read(file_size)
+            rest = file_size - len(taken) + -file_size % 4
+            skipped += len(taken) + stream.skip(rest)
+            body = padding + file_size + -file_size % 4
+            position += body
+            if skipped < body:
+                raise InitramfsError("an archive ends in the middle")
+            self._visit(text, taken)
 
     def _compressed(self, stream: _Stream, head: bytes, depth: int) -> None:
         for magic, make in _STDLIB:
@@ -283,11 +297,19 @@ class _Walker:
             feeder.join()
 
 
-def list_names(file: BinaryIO, visit: Callable[[str], None]) -> Listing:
-    """Call ``visit`` with every path in the image. Never raises for what the image holds."""
-    walker = _Walker(visit)
+def read_image(file: BinaryIO, visit: Visit, keep: Keep | None = None) -> Listing:
+    """Call ``visit`` with every path in the image, and the content of the files that ``keep`` says yes to.
+
+    Never raises for what the image holds; InitramfsError from ``visit`` ends the reading.
+    """
+    walker = _Walker(visit, keep)
     try:
         walker.walk(_Stream(_file_blocks(file)), 0)
     except InitramfsError as error:
         return Listing(False, walker.entries, str(error))
     return Listing(True, walker.entries)
+
+
+def list_names(file: BinaryIO, visit: Callable[[str], None]) -> Listing:
+    """Call ``visit`` with every path in the image."""
+    return read_image(file, lambda name, _: visit(name))

@@ -54,7 +54,7 @@ def facts_from_json(document: object) -> VolumeFacts:
     modules = cast(Sequence[Mapping[str, object]], data["modules"])
     return VolumeFacts(
         is_root=bool(data["is_root"]),
-        release=Release(**release) if release else None,
+        release=Release(release["id"], release["version"], release["pretty_name"]) if release else None,
         hostname=cast(str | None, data["hostname"]),
         modules=tuple(
             ModuleFacts(str(item["kernel"]), _strings(item["builtin"]), _strings(item["modules"])) for item in modules

@@ -41,6 +41,10 @@ class GuestRoot:
         """A directory of the guest as a root of its own, a Btrfs subvolume for instance. Raises OSError."""
         return GuestRoot(self._open(path, os.O_PATH | os.O_DIRECTORY))
 
+    def fileno(self) -> int:
+        """The descriptor of the directory (O_PATH), which stays this object's."""
+        return self._fd
+
     def close(self) -> None:
         """Give the directory free for unmounting."""
         os.close(self._fd)
@@ -126,3 +130,37 @@ class GuestRoot:
                 return True
         except (OSError, ValueError):
             return False
+
+    def link(self, path: str) -> str | None:
+        """Where a symbolic link points, as it is written; None for anything else."""
+        try:
+            fd = self._open(path, os.O_PATH | os.O_NOFOLLOW)
+        except (OSError, ValueError):
+            return None
+        try:
+            return os.readlink("", dir_fd=fd)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+
+    def inode(self, path: str) -> int | None:
+        """Inode number of a directory; that of a Btrfs subvolume's own directory is always 256."""
+        try:
+            fd = self._open(path, os.O_PATH | os.O_DIRECTORY)
+        except (OSError, ValueError):
+            return None
+        try:
+            return os.fstat(fd).st_ino
+        finally:
+            os.close(fd)
+
+    def nocase(self, path: str) -> str | None:
+        """``path`` as it is written here, each component in any case: FAT keeps the case, firmware ignores it."""
+        found = ""
+        for wanted in path.strip("/").lower().split("/"):
+            name = next((item for item in self.names(found or "/") if item.lower() == wanted), None)
+            if name is None:
+                return None
+            found = f"{found}/{name}"
+        return found
