@@ -38,6 +38,7 @@ _USUAL_NAMES = ("windows", "winnt", "win32", "win", "reactos")
 _NOT_SYSTEMS = ("windows.old", "$windows.", "$winreagent", "$recycle.bin", "system volume information", "recovery")
 _MAX_TOP = 256
 _MAX_ROOTS = 4
+_SETUP_EDITION = "windowspe"
 _NEEDED = ("system32/cmd.exe", "system32/config/system", "system32/config/software")
 #: ntoskrnl.exe has some 10 MiB, its version resource near the end.
 _KERNEL_BYTES = 24 << 20
@@ -94,6 +95,8 @@ def read_system(tree: Tree, root: str) -> WindowsSystem:
     if system.version.major is not None and system.version.major < 6 and not system.version.edition:
         edition = registry.edition_by_suite(system.product_suite, system.product_type)
         system = replace(system, version=replace(system.version, edition=edition))
+    # Not by the key MiniNT: installed systems have been seen with it.
+    system = replace(system, preinstallation=system.version.edition.lower() == _SETUP_EDITION)
     installable, problem = _installable(tree, root, system)
     problems += [problem] if problem else []
     written = max((hive.written for hive in hives), default=0)
@@ -118,7 +121,6 @@ def _from_system(tree: Tree, found: WindowsSystem, system: Hive, drive: str) -> 
         host_name=registry.host_name(system, current),
         domain=registry.domain(system, current),
         identity=registry.identity(system, drive),
-        preinstallation=system.has(f"{current}\\Control\\MiniNT"),
         device_database=reader.database,
         drivers=reader.read(),
         filters=reader.filters(),

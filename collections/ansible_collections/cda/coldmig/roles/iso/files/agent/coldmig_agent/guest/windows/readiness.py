@@ -29,7 +29,7 @@ def readiness(system: WindowsSystem) -> tuple[Readiness, ...]:
         why = "; ".join(system.problems) or "its registry was not read"
         return tuple(Readiness(device.name, device.kind, UNKNOWN, (why[:300],)) for device in DEVICES)
     base = [_boot_driver(item, bound=True) for item in system.drivers if item.device == BASE]
-    stale = next((hive for hive in system.hives if hive.name.lower() == "system" and hive.state == "stale"), None)
+    hive = next((hive for hive in system.hives if hive.name.lower() == "system"), None)
     found = []
     for device in DEVICES:
         drivers = [item for item in system.drivers if item.device == device.name]
@@ -40,8 +40,10 @@ def readiness(system: WindowsSystem) -> tuple[Readiness, ...]:
                 verdict, evidence = NO, [*broken, *evidence]
         else:
             verdict, evidence = _network(device, drivers, system)
-        if stale is not None and verdict == READY:
-            verdict, evidence = LIKELY, [*evidence, f"the registry may lack its newest changes: {stale.problem}"]
+        if hive is not None and hive.state == "stale" and verdict == READY:
+            verdict, evidence = LIKELY, [*evidence, f"the registry may lack its newest changes: {hive.problem}"]
+        if hive is not None and hive.damaged and verdict == NO:
+            verdict, evidence = UNKNOWN, [*evidence, "parts of the registry cannot be read"]
         texts = tuple(text[:300] for text in evidence[:_MAX_EVIDENCE])
         found.append(Readiness(device.name, device.kind, verdict, texts))
     return tuple(found)

@@ -6,8 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from coldmig_agent.guest.windows.devices import DEVICES, NETWORK
 from coldmig_agent.guest.windows.hibernation import HIBERNATED, UNUSED
-from coldmig_agent.guest.windows.model import BootStore, BootStoreEntry, WindowsSystem
+from coldmig_agent.guest.windows.model import BootStore, BootStoreEntry, DriverFacts, WindowsSystem
 from coldmig_agent.guest.windows.naming import pretty_name
 from coldmig_agent.guest.windows.readiness import LIKELY, NO, READY, UNKNOWN, readiness
 from coldmig_agent.machine import Guest, Notice, Readiness
@@ -17,6 +18,8 @@ from coldmig_agent.warnings import notice
 _STALE = "stale"
 #: partmgr's SanPolicy: 1 brings every disk online; the others leave some offline until a person does.
 _ALL_ONLINE = 1
+_ON_DEMAND = 3
+_NETWORK = frozenset(device.name for device in DEVICES if device.kind == NETWORK)
 _DRIVER_NAME = re.compile(r"^[A-Za-z0-9_.-]{1,64}$")
 #: Names that setup gives before a computer has its own.
 _NO_NAMES = frozenset({"minwinpc", "minint"})
@@ -35,7 +38,7 @@ def to_guest(
     drivers = {
         item.service
         for item in system.drivers
-        if item.device in usable and item.start is not None and _DRIVER_NAME.match(item.service)
+        if item.device in usable and _starts(item) and _DRIVER_NAME.match(item.service)
     }
     name = "Windows PE" if system.preinstallation else pretty_name(version, system.product_type)
     guest = Guest(
@@ -92,6 +95,11 @@ def _refers(entry: BootStoreEntry, system: WindowsSystem) -> int:
     return 2 if entry.identity and entry.identity == system.identity else 1
 
 
+def _starts(driver: DriverFacts) -> bool:
+    """Network drivers start when their card is found, which is what Start 3 means."""
+    return driver.start == 0 or (driver.start == _ON_DEMAND and driver.device in _NETWORK)
+
+
 def _name(value: str | None) -> str | None:
     return None if not value or value.lower() in _NO_NAMES else value
 
@@ -129,8 +137,9 @@ def _state_notices(system: WindowsSystem, guest: Guest) -> list[Notice]:
     for hive in system.hives:
         if hive.state == _STALE:
             found.append(notice("registry-not-replayed", place=guest.place, hive=hive.name, problem=hive.problem))
-    if system.problems:
-        found.append(notice("registry-not-read", place=guest.place, problem="; ".join(system.problems)))
+    problems = [*system.problems, *(f"parts of {hive.name} are damaged" for hive in system.hives if hive.damaged)]
+    if problems:
+        found.append(notice("registry-not-read", place=guest.place, problem="; ".join(problems)))
     return found
 
 
