@@ -23,8 +23,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, cast
 
+from coldmig_agent.inspection.devices import read_only_loop
+from coldmig_agent.inspection.errors import InspectionError
 from coldmig_agent.interfaces import read_text
-from coldmig_agent.overlay import OverlayError, read_only_loop
 from coldmig_agent.text import clean
 
 #: For one tool on one file system: a 16 TiB ext4 on a slow disk takes minutes.
@@ -185,7 +186,7 @@ def sandbox(path: Path, start_bytes: int, size_bytes: int, deadline: float) -> I
                 yield Sandbox(node, deadline)
             finally:
                 node.unlink(missing_ok=True)
-    except OverlayError as error:
+    except InspectionError as error:
         raise ToolError(f"the tools cannot be given a device: {error}") from error
 
 
