@@ -20,7 +20,9 @@ from coldmig_agent.consoles import (
     savings_line,
 )
 from coldmig_agent.copying.progress import DiskView
+from coldmig_agent.machine import Notice
 from coldmig_agent.status import Phase, Snapshot, Status
+from coldmig_agent.warnings import CATALOGUE, notice
 
 MIB, GIB = 1 << 20, 1 << 30
 VIEW = DiskView(0, 3 * GIB, 3072, 1229, 2 * GIB, GIB, 0, 35.0 * MIB, 52.0)
@@ -32,7 +34,9 @@ SNAPSHOT = Snapshot(
     name="erp-db-01",
     network=("ens3 52:54:00:12:34:56 link up 10.0.2.15",),
     machine=("erp-db-01: Debian GNU/Linux 12 (bookworm)",),
-    notices=("this machine has a TPM 2: keys sealed in it will not be there",),
+    systems=("Debian GNU/Linux 12 (bookworm) on disk 0, partition 1: boots from PVSCSI, network VMXNET3: ready",),
+    readiness=("disks: PVSCSI ready, NVMe no", "network: VMXNET3 ready"),
+    notices=(notice("tpm-present", version="2.0"),),
     disks=(VIEW,),
 )
 
@@ -95,16 +99,57 @@ def test_the_screen_never_exceeds_its_size_and_keeps_what_matters() -> None:
     big = replace(
         SNAPSHOT,
         machine=tuple(f"disk {n}: /dev/sd{n} " + "x" * 200 for n in range(40)),
-        notices=("w" * 400,) * 30,
+        notices=tuple(notice("old-device-names", system="x", names=str(n) * 400) for n in range(30)),
         disks=tuple(replace(VIEW, index=n) for n in range(40)),
         problem="the site is away",
     )
     for width, height in ((80, 24), (80, 25), (132, 50), (40, 15)):
-        lines = render(big, width, height)
-        assert len(lines) <= height
-        assert all(len(line) <= width for line in lines)
+        for page in range(5):
+            lines = render(big, width, height, page)
+            assert len(lines) <= height
+            assert all(len(line) <= width for line in lines)
     assert "the site is away" in screen(big)
     assert "40 disks in all" in screen(big)
+
+
+def pages(snapshot: Snapshot, count: int, height: int = 24) -> str:
+    return "\n".join("\n".join(render(snapshot, 80, height, page)) for page in range(count))
+
+
+def test_a_warning_is_shown_with_its_severity_its_code_and_what_to_do() -> None:
+    sealed = notice("tpm-sealed", place="disk 0 (/dev/sda), partition 3", how="ubuntu-fde")
+    text = screen(replace(SNAPSHOT, phase=Phase.WAITING, notices=(sealed,)))
+    assert " BLOCKS    a key of disk 0" in text
+    assert "[tpm-sealed]" in text
+    assert "-> Make a recovery key" in text
+
+
+def test_what_does_not_fit_is_shown_in_turns_and_nothing_is_left_out() -> None:
+    many = tuple(notice(code, **dict.fromkeys(entry.fields, "x")) for code, entry in CATALOGUE.items())
+    snapshot = replace(SNAPSHOT, phase=Phase.WAITING, notices=many)
+    first = render(snapshot, 80, 24)
+    (footer,) = [line for line in first if "page 1 of" in line]
+    count = int(footer.split(" of ")[1].split(";")[0])
+    text = pages(snapshot, count)
+    assert [code for code in CATALOGUE if f"[{code}]" not in text.replace("\n           ", " ")] == []
+    assert all("CONFIRM THIS MIGRATION" in "\n".join(render(snapshot, 80, 24, page)) for page in range(count))
+    assert render(snapshot, 80, 24, count) == first
+
+
+def test_an_assessed_machine_shows_every_device_and_which_keys_to_press() -> None:
+    text = screen(replace(SNAPSHOT, phase=Phase.ASSESSED))
+    assert "NOTHING IS COPIED" in text
+    assert "disks: PVSCSI ready, NVMe no" in text
+    assert "press r to reboot this machine or p to power it off" in text
+    assert "PVSCSI ready, NVMe no" not in screen(replace(SNAPSHOT, phase=Phase.WAITING))
+
+
+def test_a_long_phase_says_what_it_is_doing() -> None:
+    status = Status()
+    status.phase(Phase.DISCOVERING)
+    status.step("looking into disk 0, partition 2")
+    assert "looking into disk 0, partition 2" in screen(status.snapshot())
+    assert status.snapshot().phase is Phase.DISCOVERING
 
 
 @pytest.fixture
@@ -181,7 +226,7 @@ def test_a_serial_line_that_nobody_reads_does_not_stop_the_agent(terminal: tuple
 def test_escape_sequences_of_a_guest_never_reach_a_terminal(terminal: tuple[int, Path]) -> None:
     master, path = terminal
     status = Status()
-    status.machine(["evil\x1b]0;owned\x07 host"], ["\x9b31m"])
+    status.machine(["evil\x1b]0;owned\x07 host"], [Notice("code", "\x9b31m", action="\x1b[2J")], ["\x1b[1m"])
     status.problem("a\x1b[2Jb")
     console = LineConsole(path)
     console.update(status)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from agent_lab import write_tree
 
-from coldmig_agent.discovery import cpu, memory
+from coldmig_agent.discovery import cpu, dmi, memory
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -51,6 +51,55 @@ def test_sockets_cores_and_threads(
     assert found.model == "Intel(R) Xeon(R) CPU E5-2680 v2"
 
 
+def socket(cores: int, enabled: int | None = None) -> dmi.Socket:
+    return dmi.Socket(cores, enabled or cores, 2 * cores)
+
+
+@pytest.mark.parametrize(
+    ("places", "sockets", "expected"),
+    [
+        ([(n, 0, 0) for n in range(8)], [socket(4), socket(4)], (2, 4)),
+        ([(n, 0, 0) for n in range(8)], [socket(1)] * 8, (8, 1)),
+        ([(n, 0, 0) for n in range(8)], [], (8, 1)),
+        ([(n, 0, 0) for n in range(8)], [socket(16), socket(16)], (8, 1)),
+        ([(-1, -1, n) for n in range(8)], [socket(8, 4), socket(8, 4)], (2, 4)),
+        ([(n // 4, 0, n) for n in range(8)], [socket(2)] * 4, (2, 4)),
+        ([(65535, 0, n) for n in range(4)], [dmi.Socket()], (1, 4)),
+    ],
+    ids=[
+        "each in its own socket, firmware knows better",
+        "each in its own socket, firmware too",
+        "each in its own socket, no firmware",
+        "firmware speaks of another machine",
+        "no package, cores switched off in setup",
+        "a plain topology is never corrected",
+        "unknown package, firmware without counts",
+    ],
+)
+def test_the_firmwares_sockets_only_check_a_strange_topology(
+    tmp_path: Path, places: list[tuple[int, int, int]], sockets: list[dmi.Socket], expected: tuple[int, int]
+) -> None:
+    root = cpu_tree(tmp_path, places)
+    found = cpu.read(root / "sys", root / "proc", sockets)
+    assert (found.sockets, found.cores_per_socket) == expected
+
+
+def test_without_packages_cores_with_equal_numbers_are_told_apart_by_their_threads(tmp_path: Path) -> None:
+    root = cpu_tree(tmp_path, [(-1, -1, 0), (-1, -1, 1), (-1, -1, 0), (-1, -1, 1)])
+    for number, siblings in enumerate(("0", "1", "2", "3")):
+        write_tree(root, {f"sys/devices/system/cpu/cpu{number}/topology/core_cpus_list": f"{siblings}\n"})
+    assert cpu.read(root / "sys", root / "proc").cores_per_socket == 4
+    for number, siblings in enumerate(("0,2", "1,3", "0,2", "1,3")):
+        write_tree(root, {f"sys/devices/system/cpu/cpu{number}/topology/core_cpus_list": f"{siblings}\n"})
+    assert cpu.read(root / "sys", root / "proc").cores_per_socket == 2
+
+
+def test_a_machine_without_topology_counts_its_processors(tmp_path: Path) -> None:
+    root = write_tree(tmp_path, {f"sys/devices/system/cpu/cpu{n}/uevent": "" for n in range(3)} | {"proc/": ""})
+    found = cpu.read(root / "sys", root / "proc")
+    assert (found.sockets, found.cores_per_socket, found.threads) == (1, 3, 3)
+
+
 def test_processors_that_are_offline_do_not_count(tmp_path: Path) -> None:
     root = cpu_tree(tmp_path, [(0, 0, 0), (0, 0, 1), (0, 0, 2)], offline=frozenset({2}))
     assert cpu.read(root / "sys", root / "proc").threads == 2
@@ -87,6 +136,23 @@ def test_memory_blocks_are_counted_with_their_size(tmp_path: Path) -> None:
     files["sys/devices/system/memory/memory8/online"] = "0\n"
     root = write_tree(tmp_path, files)
     assert memory.read(root / "sys", root / "proc", None) == GIB
+
+
+@pytest.mark.parametrize(("firmware", "expected"), [(None, 128 * MIB), (97 * MIB, 100 * MIB)])
+def test_memory_comes_in_steps_of_four_mebibytes(tmp_path: Path, firmware: int | None, expected: int) -> None:
+    root = write_tree(tmp_path, {"proc/meminfo": "MemTotal:       98000 kB\n", "sys/": ""})
+    assert memory.read(root / "sys", root / "proc", firmware) == expected
+
+
+def test_a_machine_that_tells_nothing_has_memory_that_the_site_takes(tmp_path: Path) -> None:
+    assert memory.read(tmp_path, tmp_path, None) == 4 * MIB
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "nonsense", "ffffffffffffffff"])
+def test_a_block_size_that_cannot_be_is_no_memory(tmp_path: Path, size: str) -> None:
+    files = {"sys/devices/system/memory/block_size_bytes": size, "sys/devices/system/memory/memory0/online": "1"}
+    root = write_tree(tmp_path, files | {"proc/meminfo": "MemTotal:     1000000 kB\n"})
+    assert memory.read(root / "sys", root / "proc", None) == 1024 * MIB
 
 
 def test_hidden_addresses_are_no_memory() -> None:

@@ -8,34 +8,10 @@ from pathlib import Path
 
 import pytest
 from agent_lab import MIB, empty_image, need, run, write_tree
+from machine_lab import Machine
 
-from coldmig_agent.discovery import disks, firmware, tpm
-from coldmig_agent.discovery.disks import Source
-
-
-class Machine:
-    """A sysfs, a /dev and a /run below a directory."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.opened: list[Path] = []
-        for name in ("sys/block", "sys/class/block", "dev", "run"):
-            (root / name).mkdir(parents=True)
-
-    def add(self, name: str, place: str, size: int = 8 * MIB, content: bytes = b"", **files: str) -> Path:
-        path = empty_image(self.root / "dev" / name, size)
-        with path.open("r+b") as file:
-            file.write(content)
-        base = f"sys/devices/{place}/block/{name}"
-        defaults = {"size": f"{size // 512}\n", "dev": "8:0\n", "queue/logical_block_size": "512\n"}
-        write_tree(self.root, {f"{base}/{key}": value for key, value in {**defaults, **files}.items()})
-        (self.root / "sys/block" / name).symlink_to(self.root / base)
-        (self.root / "sys/class/block" / name).symlink_to(self.root / base)
-        return path
-
-    def read(self) -> list[Source]:
-        self.opened.clear()
-        return disks.read_machine_disks(self.root / "sys", self.root / "dev", self.root / "run", self.opened.append)
+from coldmig_agent.discovery import blockdevices, disks, tables
+from coldmig_agent.discovery.blockdevices import transport_of
 
 
 @pytest.fixture
@@ -75,7 +51,10 @@ def test_the_serial_number_may_come_from_udev(machine: Machine) -> None:
     assert (source.disk.serial, source.disk.model) == ("QM00001", "QEMU")
 
 
-@pytest.mark.parametrize("name", ["loop0", "ram0", "zram0", "sr0", "fd0", "dm-0", "nbd0", "md127", "mtdblock0"])
+@pytest.mark.parametrize(
+    "name",
+    ["loop0", "ram0", "zram0", "sr0", "fd0", "dm-0", "nbd0", "md127", "mtdblock0", "mmcblk0boot0", "mmcblk1rpmb"],
+)
 def test_what_is_no_disk_is_never_opened(machine: Machine, name: str) -> None:
     machine.add(name, "virtual")
     assert machine.read() == []
@@ -138,76 +117,111 @@ def test_disks_that_can_boot_come_first_and_the_rest_in_bus_order(machine: Machi
     assert names == [(0, "sdc"), (1, "sdb"), (2, "sda")]
 
 
-def test_4k_sectors_and_two_paths_to_one_disk_are_noticed(machine: Machine) -> None:
-    machine.add("sda", "pci0/host0", wwid="naa.1\n", **{"queue/logical_block_size": "4096\n"})
-    machine.add("sdb", "pci0/host1", wwid="naa.1\n")
-    codes = {notice.code for notice in disks.notices(machine.read())}
-    assert codes == {"disk-4k-sectors", "disk-multipath"}
+@pytest.mark.parametrize(
+    ("place", "transport"),
+    [
+        ("pci0000:00/0000:00:1f.2/ata1/host0/target0:0:0/0:0:0:0/block/sda", "sata"),
+        ("pci0000:00/0000:00:1a.0/usb1/1-1/1-1:1.0/host6/target6:0:0/6:0:0:0/block/sdb", "usb"),
+        ("pci0000:00/0000:02:00.0/host0/port-0:0/end_device-0:0/target0:0:0/0:0:0:0/block/sda", "sas"),
+        ("pci0000:00/0000:03:00.0/host2/rport-2:0-1/target2:0:0/2:0:0:0/block/sdc", "fc"),
+        ("platform/host5/session1/target5:0:0/5:0:0:0/block/sdd", "iscsi"),
+        ("pci0000:00/0000:04:00.0/nvme/nvme0/nvme0n1", "nvme"),
+        ("pci0000:00/0000:00:05.0/virtio2/block/vda", "virtio"),
+        ("pci0000:00/0000:00:14.0/mmc_host/mmc0/mmc0:0001/block/mmcblk0", "mmc"),
+        ("vbd-51712/block/xvda", "xen"),
+        ("pci0000:00/0000:02:01.0/host0/target0:2:0/0:2:0:0/block/sda", "scsi"),
+        ("LNXSYSTM:00/block/odd", ""),
+    ],
+)
+def test_the_way_to_a_disk_is_told_by_its_place(place: str, transport: str) -> None:
+    assert transport_of(f"/sys/devices/{place}") == transport
 
 
-def test_encrypted_and_lvm_volumes_are_noticed(machine: Machine) -> None:
-    machine.add("sda", "pci0/host0", content=b"LUKS\xba\xbe\x00\x01" + bytes(5000))
-    machine.add("sdb", "pci0/host1", content=bytes(512) + b"LABELONE" + bytes(16) + b"LVM2 001" + bytes(5000))
-    found = machine.read()
-    assert {notice.code for notice in disks.notices(found)} == {"encrypted-luks", "volume-not-inspected"}
-    write_tree(machine.root, {"sys/class/tpm/tpm0/tpm_version_major": "2\n"})
-    (notice,) = tpm.notices(machine.root / "sys", found)
-    assert notice.code == "tpm-encrypted"
-    assert "recovery key" in notice.message
+def test_an_nvme_disk_with_two_controllers_is_where_its_first_one_is(machine: Machine) -> None:
+    machine.add("nvme0n1", "virtual/nvme-subsystem/nvme-subsys0")
+    entry = machine.root / "sys/devices/virtual/nvme-subsystem/nvme-subsys0"
+    moved = entry / "nvme0n1"
+    (entry / "block/nvme0n1").rename(moved)
+    for name in ("sys/block", "sys/class/block"):
+        link = machine.root / name / "nvme0n1"
+        link.unlink()
+        link.symlink_to(moved)
+    for number, slot in ((0, "09.0"), (1, "05.0")):
+        controller = machine.root / f"sys/devices/pci0000:00/0000:00:{slot}/nvme/nvme{number}"
+        write_tree(controller, {"transport": "pcie\n"})
+        (entry / f"nvme{number}").symlink_to(controller)
+    (found,) = blockdevices.block_devices(*(machine.root / name for name in ("sys", "dev", "run")))
+    assert "/0000:00:05.0/nvme/nvme1/" in found.place
+    assert found.transport == "nvme"
 
 
-def test_a_tpm_alone_is_mentioned_and_none_is_not(machine: Machine) -> None:
-    assert tpm.notices(machine.root / "sys", []) == []
-    write_tree(machine.root, {"sys/class/tpm/tpm0/tpm_version_major": "2\n"})
-    assert [notice.code for notice in tpm.notices(machine.root / "sys", [])] == ["tpm-present"]
+SAN = "pci0000:00/0000:00:03.0/host{0}/rport-{0}:0-1/target{0}:0:0/{0}:0:0:0"
 
 
-def table_source(tmp_path: Path, *parts: str, boot_code: bool = False) -> Source:
-    need("sgdisk")
-    path = empty_image(tmp_path / "disk.img", 64 * MIB)
-    run("sgdisk", *parts, path)
-    if boot_code:
-        with path.open("r+b") as file:
-            file.write(b"\xeb\x63\x90")
-    (source,) = disks.read_image_files([path])
-    return source
+def test_paths_to_one_disk_are_one_source(machine: Machine) -> None:
+    content = b"the same bytes" * 100
+    for host, name in ((1, "sdc"), (2, "sda"), (3, "sdb")):
+        machine.add(name, SAN.format(host), content=content, wwid="naa.600508b4\n")
+    machine.add("sdd", SAN.format(4), content=content, wwid="naa.600508b5\n")
+    first, second = machine.read()
+    assert Path(first.disk.path).name == "sdc"
+    assert [Path(path).name for path in first.disk.paths] == ["sda", "sdb"]
+    assert Path(second.disk.path).name == "sdd"
+    assert (second.disk.index, second.disk.paths) == (1, ())
+    assert len(machine.opened) == 4
 
 
-BIOS_BOOT, ESP = ("-n1:2048:+1M", "-t1:ef02"), ("-n2:0:+16M", "-t2:ef00")
+def test_the_path_that_gives_data_is_copied(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine.add("sda", SAN.format(1), content=b"data", wwid="naa.600508b4\n")
+    machine.add("sdb", SAN.format(2), content=b"data", wwid="naa.600508b4\n")
+    real = disks.open_reader
+
+    def in_reserve(path: Path) -> tuple[int, tables.ReadAt]:
+        fd, read = real(path)
+        return (fd, lambda _offset, _length: b"") if path.name == "sda" else (fd, read)
+
+    monkeypatch.setattr(disks, "open_reader", in_reserve)
+    (source,) = machine.read()
+    assert Path(source.disk.path).name == "sdb"
+    assert [Path(path).name for path in source.disk.paths] == ["sda"]
 
 
 @pytest.mark.parametrize(
-    ("parts", "live", "expected"),
+    ("one", "other"),
     [
-        (ESP, "bios", "efi"),
-        (BIOS_BOOT, "efi", "bios"),
-        ((*BIOS_BOOT, *ESP), "efi", "efi"),
-        ((*BIOS_BOOT, *ESP), "bios", "bios"),
-        (("-n1:0:0",), "bios", "bios"),
+        ({"wwid": "naa.1\n"}, {"wwid": "naa.2\n"}),
+        ({"wwid": "naa.1\n", "serial": "A\n"}, {"wwid": "naa.1\n", "serial": "B\n"}),
+        ({"wwid": "eui.0000000000000000\n"}, {"wwid": "eui.0000000000000000\n"}),
+        ({}, {}),
     ],
-    ids=["only ESP", "only BIOS-boot", "both, live EFI", "both, live BIOS", "neither"],
+    ids=["other names", "other serial numbers", "a name of zeros", "no names"],
 )
-def test_the_disks_decide_the_firmware(tmp_path: Path, parts: tuple[str, ...], live: str, expected: str) -> None:
-    decided, notices = firmware.decide([table_source(tmp_path, *parts)], live)
-    assert decided == expected
-    assert [notice.code for notice in notices] == (["firmware-mismatch"] if decided != live else [])
+def test_disks_that_only_resemble_each_other_stay_two(
+    machine: Machine, one: dict[str, str], other: dict[str, str]
+) -> None:
+    machine.add("sda", SAN.format(1), **one)
+    machine.add("sdb", SAN.format(2), **other)
+    assert len(machine.read()) == 2
 
 
-def test_an_mbr_disk_with_a_boot_loader_is_bios(tmp_path: Path) -> None:
-    need("sfdisk")
-    path = empty_image(tmp_path / "disk.img", 64 * MIB)
-    run("sfdisk", "-q", path, stdin=b"label: dos\nstart=2048, type=83, bootable\n")
-    with path.open("r+b") as file:
-        file.write(b"\xeb\x63\x90")
-    assert firmware.decide(disks.read_image_files([path]), "efi")[0] == "bios"
+def test_a_repeated_name_with_other_contents_or_another_size_is_another_disk(machine: Machine) -> None:
+    machine.add("sda", SAN.format(1), content=b"one", wwid="naa.1\n")
+    machine.add("sdb", SAN.format(2), content=b"two", wwid="naa.1\n")
+    machine.add("sdc", SAN.format(3), content=b"one", wwid="naa.1\n", size=16 * MIB)
+    assert len(machine.read()) == 3
 
 
-def test_secure_boot_is_read_after_the_attributes(tmp_path: Path) -> None:
-    assert firmware.secure_boot(tmp_path) is None
-    name = "firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
-    write_tree(tmp_path, {name: b"\x06\0\0\0\x01"})
-    assert firmware.secure_boot(tmp_path) is True
-    assert firmware.live_firmware(tmp_path) == "efi"
+def test_disks_that_can_have_one_path_only_are_never_merged(machine: Machine) -> None:
+    for number in (1, 2):
+        machine.add(f"sd{'_ab'[number]}", f"pci0/usb1/{number}-1/host{number}/x", wwid="naa.1\n", serial="cheap\n")
+    assert len(machine.read()) == 2
+
+
+def test_a_san_disk_without_a_name_is_known_by_its_serial_number(machine: Machine) -> None:
+    for host, name in ((1, "sda"), (2, "sdb")):
+        machine.add(name, SAN.format(host), serial="SN-1\n", **{"device/model": "LUN\n"})
+    (source,) = machine.read()
+    assert len(source.disk.paths) == 1
 
 
 def test_an_image_file_stands_for_a_disk(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import random
 import uuid
@@ -48,7 +49,21 @@ def test_control_characters_do_not_reach_the_console() -> None:
 
 def test_only_populated_sockets_of_central_processors_count() -> None:
     table = [smbios.processor(), smbios.processor(), smbios.processor(populated=False), smbios.processor(central=False)]
-    assert parse(*table).populated_sockets == 2
+    assert len(parse(*table).sockets) == 2
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        ((12, 10, 24), dmi.Socket(12, 10, 24)),
+        ((0, 0, 0), dmi.Socket()),
+        ((288, 256, 576), dmi.Socket(288, 256, 576)),
+        (None, dmi.Socket()),
+    ],
+    ids=["small", "not filled in", "more than a byte holds", "an old table"],
+)
+def test_cores_and_threads_of_a_socket_are_read(count: tuple[int, int, int] | None, expected: dmi.Socket) -> None:
+    assert parse(smbios.processor(count=count)).sockets == (expected,)
 
 
 def test_memory_is_the_sum_of_dram_devices() -> None:
@@ -67,6 +82,7 @@ def test_a_table_without_memory_devices_gives_none() -> None:
 
 
 def test_real_servers_give_what_dmidecode_shows(guest_data: Path) -> None:
+    """Index columns: sum of type 17, DIMMs, sockets of central processors, populated ones, core counts in each."""
     with (guest_data / "dmi/index.tsv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t"))
     assert rows
@@ -74,7 +90,10 @@ def test_real_servers_give_what_dmidecode_shows(guest_data: Path) -> None:
         dump = (guest_data / "dmi" / row["file"]).read_text(encoding="utf-8", errors="replace")
         found = dmi.parse(smbios.encode_dump(dump), smbios.ENTRY_POINT_3)
         assert (found.memory_bytes or 0) >> 20 == int(row["dram_mb_type17"]), row["file"]
-        assert found.populated_sockets == int(row["populated"]), row["file"]
+        assert len(found.sockets) == int(row["populated"]), row["file"]
+        cores = {(socket.cores, socket.enabled, socket.threads) for socket in found.sockets}
+        listed = ast.literal_eval(row["core(count,enabled,threads)"])
+        assert cores == {tuple(int(text) if text else None for text in item) for item in listed}, row["file"]
 
 
 def test_damaged_tables_neither_fail_nor_hang() -> None:
@@ -89,4 +108,4 @@ def test_damaged_tables_neither_fail_nor_hang() -> None:
 
 
 def test_a_machine_without_tables_gives_an_empty_result(tmp_path: Path) -> None:
-    assert dmi.read(tmp_path) == dmi.Dmi(dmi.System(), 0, None)
+    assert dmi.read(tmp_path) == dmi.Dmi(dmi.System(), (), None)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agent_lab import MIB, empty_image, need, run
 
-from coldmig_agent.discovery import disks
+from coldmig_agent.discovery import notices
 from coldmig_agent.discovery.disks import read_image_files
 from coldmig_agent.freespace.maps import FreeMap
 from coldmig_agent.freespace.survey import Survey, survey
@@ -195,7 +195,7 @@ def survey_image(image: Path) -> Survey:
 
 def notices_of(found: Survey) -> list[Notice]:
     """What a person is told about the disks, by their signatures and by the survey."""
-    return [*disks.notices(found.sources), *found.notices]
+    return [*notices.of_disks(found.sources), *found.notices]
 
 
 def map_of(found: Survey) -> FreeMap:

@@ -22,11 +22,16 @@ def system(vendor: str, product: str, serial: str, identity: uuid.UUID) -> bytes
     return structure(1, bytes([1, 2, 0, 3]) + identity.bytes_le + bytes(3), vendor, product, serial)
 
 
-def processor(*, populated: bool = True, central: bool = True) -> bytes:
-    """Type 4, up to the status byte."""
-    body = bytearray(0x1A - 4)
+def processor(
+    *, populated: bool = True, central: bool = True, count: tuple[int, int, int] | None = None, status: int = 1
+) -> bytes:
+    """Type 4: up to the status byte (SMBIOS 2.0), or to the 16-bit counts (3.0) of cores, enabled cores and threads."""
+    body = bytearray(0x1A - 4 if count is None else 0x30 - 4)
     body[5 - 4] = 3 if central else 4
-    body[0x18 - 4] = 0x41 if populated else 0x00
+    body[0x18 - 4] = (0x40 if populated else 0x00) | status
+    for place, number in enumerate(count or ()):
+        body[0x23 - 4 + place] = min(number, 0xFF)
+        struct.pack_into("<H", body, 0x2A - 4 + 2 * place, number)
     return structure(4, bytes(body))
 
 
@@ -74,7 +79,9 @@ def encode_dump(dump: str) -> bytes:
             table += system(fields.get("Manufacturer", ""), fields.get("Product Name", ""), "--", uuid.UUID(int=0))
         elif kind == 4:
             central = fields.get("Type", "") == "Central Processor"
-            table += processor(populated=fields.get("Status", "").startswith("Populated"), central=central)
+            numbers = [int(fields.get(name, "0")) for name in ("Core Count", "Core Enabled", "Thread Count")]
+            count = (numbers[0], numbers[1], numbers[2])
+            table += processor(populated=fields.get("Status", "").startswith("Populated"), central=central, count=count)
         elif kind == 17:
             size = re.match(r"(\d+) (kB|MB|GB|TB)$", fields.get("Size", ""))
             units = {"MB": 1, "GB": 1024, "TB": 1 << 20}

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from coldmig_agent import __version__
 from coldmig_agent.copying.progress import DiskView
+from coldmig_agent.machine import Notice
 from coldmig_agent.status import Phase, Snapshot, Status
 from coldmig_agent.text import human_bytes, human_duration
 
@@ -31,6 +32,10 @@ REDRAW_SECONDS = 10.0
 _BAR = 20
 #: Disks for which the screen has room for a second line.
 _FEW_DISKS = 3
+#: What does not fit on one screen is shown in turns of this length.
+PAGE_SECONDS = 8.0
+#: Words before a notice, by its severity.
+_SEVERITIES = {"block": "BLOCKS", "warning": "WARNING", "info": "Note"}
 _MAX_PENDING = 32 << 10
 _VIRTUAL_CONSOLE = re.compile(r"^/dev/tty[0-9]+$")
 _COPY_PHASES = frozenset({Phase.COPYING, Phase.VERIFYING})
@@ -78,12 +83,62 @@ def advice(snapshot: Snapshot) -> str:
     }.get(snapshot.phase, "")
 
 
+def _wrap(text: str, width: int, first: str, others: str) -> list[str]:
+    """Lines that keep codes and names with hyphens whole, so that they can be typed as they stand there."""
+    return textwrap.wrap(text, width, initial_indent=first, subsequent_indent=others, break_on_hyphens=False)
+
+
 def _field(label: str, value: str, width: int) -> list[str]:
-    return textwrap.wrap(value, width, initial_indent=f" {label:<10}", subsequent_indent=" " * 11) if value else []
+    return _wrap(value, width, f" {label:<10}", " " * 11) if value else []
 
 
-def render(snapshot: Snapshot, width: int = 80, height: int = 25) -> list[str]:
-    """The status screen: at most ``height`` lines of at most ``width`` characters; what matters most is never cut."""
+def notice_lines(notice: Notice, width: int) -> list[str]:
+    """A notice with its code, and what to do below it."""
+    lines = _field(_SEVERITIES.get(notice.severity, "WARNING"), f"{notice.message} [{notice.code}]", width)
+    if notice.action:
+        lines += _wrap(notice.action, width, " " * 11 + "-> ", " " * 14)
+    return lines
+
+
+def _findings(snapshot: Snapshot, width: int) -> list[list[str]]:
+    """Everything that was found, in pieces that belong together."""
+    found = [_field("Network", text, width) for text in snapshot.network]
+    found += [_field("Found", text, width) for text in snapshot.machine]
+    found += [_field("System", text, width) for text in snapshot.systems]
+    if snapshot.phase is Phase.ASSESSED:
+        found += [_field("Drivers", text, width) for text in snapshot.readiness]
+    return [*found, *(notice_lines(notice, width) for notice in snapshot.notices)]
+
+
+def _pages(pieces: Sequence[Sequence[str]], room: int) -> list[list[str]]:
+    """The pieces on pages of ``room`` lines, of which one says which page it is if there are several."""
+    if sum(map(len, pieces)) <= room:
+        return [[line for piece in pieces for line in piece]]
+    if room < 2:
+        return [[]]
+    pages: list[list[str]] = [[]]
+    for piece in pieces:
+        for start in range(0, len(piece), room - 1):
+            part = list(piece[start : start + room - 1])
+            if len(pages[-1]) + len(part) > room - 1:
+                pages.append([])
+            pages[-1] += part
+    return pages
+
+
+def _page(pieces: Sequence[Sequence[str]], room: int, number: int) -> list[str]:
+    pages = _pages(pieces, room)
+    if len(pages) == 1:
+        return pages[0][:room]
+    shown = number % len(pages)
+    return [*pages[shown], f" ... page {shown + 1} of {len(pages)}; the next one follows"]
+
+
+def render(snapshot: Snapshot, width: int = 80, height: int = 25, page: int = 0) -> list[str]:
+    """The status screen: at most ``height`` lines of at most ``width`` characters; what matters most is never cut.
+
+    What was found is shown page by page where it does not fit; ``page`` counts without end.
+    """
     title = " Cold migration"
     version = f"agent {__version__} "
     top = [title + version.rjust(width - len(title)), "-" * width]
@@ -108,12 +163,7 @@ def render(snapshot: Snapshot, width: int = 80, height: int = 25) -> list[str]:
     help_text = advice(snapshot)
     if help_text:
         bottom += textwrap.wrap(help_text, width, initial_indent=" ", subsequent_indent=" ")
-    middle = [line for text in snapshot.network for line in _field("Network", text, width)]
-    middle += [line for text in snapshot.machine for line in _field("Found", text, width)]
-    middle += [line for text in snapshot.notices for line in _field("WARNING", text, width)]
-    room = max(0, height - len(top) - len(bottom))
-    if len(middle) > room:
-        middle = [*middle[: max(0, room - 1)], " ..."][:room]
+    middle = _page(_findings(snapshot, width), max(0, height - len(top) - len(bottom)), page)
     return [line[:width] for line in [*top, *middle, *bottom]][:height]
 
 
@@ -164,12 +214,13 @@ class ScreenConsole:
         self._device = _Device(path)
         self._shown: list[str] = []
         self._drawn_at = 0.0
+        self._began = time.monotonic()
 
     def update(self, status: Status) -> None:
         """Draw, if there is something new or the last time is long ago."""
         width, height = self._device.size()
-        lines = render(status.snapshot(), width, height - 1)
         now = time.monotonic()
+        lines = render(status.snapshot(), width, height - 1, int((now - self._began) / PAGE_SECONDS))
         if lines == self._shown and now - self._drawn_at < REDRAW_SECONDS:
             return
         self._shown, self._drawn_at = lines, now

@@ -4,20 +4,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coldmig_agent import __version__, fence, inspection
-from coldmig_agent.discovery import cpu, disks, dmi, firmware, memory, nics, tpm
+from coldmig_agent import __version__, fence, inspection, names
+from coldmig_agent.discovery import cpu, disks, dmi, firmware, memory, nics, nvram, tpm
+from coldmig_agent.discovery import notices as signatures
 from coldmig_agent.discovery.disks import Source
 from coldmig_agent.freespace.survey import survey
+from coldmig_agent.guest.assemble import Assembly, assemble
+from coldmig_agent.inspection import Look
 from coldmig_agent.interfaces import all_states
-from coldmig_agent.machine import Guest, Machine, Nic
-from coldmig_agent.text import human_bytes
+from coldmig_agent.machine import Guest, Machine, Notice
+from coldmig_agent.warnings import SEVERITIES, notice
 
 MAX_NOTICES = 100
+MAX_GUESTS = 32
 _UUID = re.compile(r"^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+#: GPT type that only Windows makes ("Microsoft reserved").
+_WINDOWS_RESERVED = "e3c9e316-0b5c-4db8-817d-f92df00215ae"
+_MEMBERS = {"LVM2_member": "LVM", "linux_raid_member": "Linux software RAID"}
+_MADE_OF_MEMBERS = ("lvm/", "md/")
+
+#: Takes a few words on what is being done now, for the person at the console.
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +50,15 @@ class Found:
     sources: tuple[Source, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Systems:
+    """What boots here: ``firmware`` of the new machine, the systems that were found, and what was noticed."""
+
+    firmware: str
+    assembly: Assembly
+    notices: tuple[Notice, ...]
+
+
 def find_sources(roots: Roots, images: Sequence[Path]) -> list[Source]:
     """The disks behind the write fence, or image files in their place. Raises FenceError."""
     if images:
@@ -45,29 +66,92 @@ def find_sources(roots: Roots, images: Sequence[Path]) -> list[Source]:
     return disks.read_machine_disks(roots.sys, roots.dev, roots.run, fence.protect)
 
 
-def machine_name(guest: Guest, addresses: Sequence[str], found: Sequence[Nic]) -> str:
-    """The computer's name, else its address, else its first card's."""
-    if guest.hostname:
-        return guest.hostname
-    if addresses:
-        return addresses[0]
-    return found[0].permanent_mac if found else "unknown"
+def find_systems(sources: Sequence[Source], look: Look, live: str, boot_order: str | None) -> Systems:
+    """The systems among what was looked into, and the firmware that the first of them boots with.
+
+    ``live``: how the ISO was booted; ``boot_order``: how the firmware's own order would boot these disks, if at all.
+    """
+    read = [volume for volume in look.volumes if volume.facts is not None]
+    loaders = {
+        volume.key: volume.facts.esp.loaders if volume.facts is not None and volume.facts.esp is not None else ()
+        for volume in read
+    }
+    seen = firmware.evidence(sources, loaders)
+    kind, _notices = firmware.decide(seen, live, None, boot_order)
+    assembly = assemble(look.volumes, kind)
+    first = assembly.guests[0] if assembly.guests else None
+    final, noticed = firmware.decide(seen, live, first, boot_order)
+    if final != kind:
+        assembly = assemble(look.volumes, final)
+    return Systems(final, assembly, (*noticed, *assembly.notices))
 
 
-def discover(roots: Roots, images: Sequence[Path] = ()) -> Found:
+def _looks_like_windows(sources: Sequence[Source], look: Look) -> bool:
+    """Signs of a Windows that could not be read: BitLocker, an NTFS that cannot be read, its reserved partition."""
+    closed = {volume.fstype for volume in look.volumes if volume.facts is None}
+    volumes = [volume for source in sources for volume in source.volumes]
+    return (
+        any(volume.content.fstype == "BitLocker" for volume in volumes)
+        or "ntfs" in closed
+        or any(volume.type == _WINDOWS_RESERVED for volume in volumes)
+    )
+
+
+def _contents(sources: Sequence[Source]) -> str:
+    """``2 ext4, 1 swap, 1 of type 0xa5``: what the disks hold, as far as signatures and partition types tell."""
+    volumes = [volume for source in sources for volume in source.volumes]
+    words = [volume.content.fstype or (f"of type {volume.type}" if volume.type else "unknown") for volume in volumes]
+    return ", ".join(f"{count} {word}" for word, count in Counter(words).most_common(8)) or "nothing"
+
+
+def without_system(sources: Sequence[Source], look: Look) -> tuple[Guest, Notice]:
+    """What is said of a machine in which no system was found."""
+    if _looks_like_windows(sources, look):
+        return Guest("windows", "windows", pretty_name="Windows"), notice("guest-not-inspected", system="Windows")
+    return Guest(), notice("guest-not-found", seen=_contents(sources))
+
+
+def look_notices(sources: Sequence[Source], look: Look) -> list[Notice]:
+    """What could not be looked into, and why."""
+    found = [
+        notice("volume-not-readable", place=volume.place, fstype=volume.fstype, reason=volume.problem)
+        for volume in look.volumes
+        if volume.problem and volume.facts is None
+    ]
+    if look.report.problems:
+        found.append(notice("inspection-failed", reason="; ".join(look.report.problems[:3])))
+    if not any(volume.key.startswith(_MADE_OF_MEMBERS) for volume in look.volumes):
+        for source in sources:
+            for volume in source.volumes:
+                if volume.content.fstype in _MEMBERS:
+                    place = signatures.volume_place(source.disk, volume)
+                    found.append(notice("volume-not-inspected", place=place, kind=_MEMBERS[volume.content.fstype]))
+    return found
+
+
+def ordered(notices: Sequence[Notice]) -> tuple[Notice, ...]:
+    """Each once, the gravest first, and not more than the site takes."""
+    return tuple(sorted(dict.fromkeys(notices), key=lambda item: -SEVERITIES.index(item.severity))[:MAX_NOTICES])
+
+
+def discover(roots: Roots, images: Sequence[Path] = (), say: Say = lambda _words: None) -> Found:
     """Look at everything. Raises FenceError; whatever cannot be found out is left empty and, if it matters, noticed."""
     tables = dmi.read(roots.sys)
-    found_nics, notices = nics.read(roots.sys)
+    say("reading the partition tables")
     sources = find_sources(roots, images)
-    notices += disks.notices(sources)
+    encrypted = [volume.encryption for source in sources for volume in source.volumes if volume.encryption is not None]
+    chip = tpm.read(roots.sys)
     live = firmware.live_firmware(roots.sys)
-    kind, more = firmware.decide(sources, live)
-    notices += more
-    notices += tpm.notices(roots.sys, sources)
-    guest, more = inspection.inspect(sources, kind)
-    notices += more
+    boot_order = firmware.of_boot_order(sources, nvram.boot_entries(roots.sys))
+    look = inspection.inspect(sources, inspection.read_limits(roots.proc), roots.sys)
+    systems = find_systems(sources, look, live, boot_order)
+    guests = systems.assembly.guests[:MAX_GUESTS]
+    say("finding out what is free on the disks")
     surveyed = survey(sources)
-    notices += surveyed.notices
+    # Last of all: cards that the live system has just started need seconds until they know their speed.
+    cards, card_notices = nics.read(roots.sys)
+    secure = nvram.secure_boot(roots.sys)
+    guest, missing = (guests[0], None) if guests else without_system(sources, look)
     addresses = [address for state in all_states(roots.sys, roots.proc) for address in state.addresses]
     identity = tables.system.uuid
     machine = Machine(
@@ -76,32 +160,30 @@ def discover(roots: Roots, images: Sequence[Path] = ()) -> Found:
         vendor=tables.system.vendor,
         product=tables.system.product,
         serial=tables.system.serial,
-        firmware=kind,
-        secure_boot=firmware.secure_boot(roots.sys),
+        firmware=systems.firmware,
+        secure_boot=secure,
         live_boot_firmware=live,
-        cpu=cpu.read(roots.sys, roots.proc),
+        cpu=cpu.read(roots.sys, roots.proc, tables.sockets),
         memory_bytes=memory.read(roots.sys, roots.proc, tables.memory_bytes),
-        nics=tuple(found_nics),
+        nics=tuple(cards),
         disks=tuple(source.disk for source in surveyed.sources),
         guest=guest,
         addresses=tuple(addresses[:64]),
-        name=machine_name(guest, addresses, found_nics),
-        warnings=tuple(notices[:MAX_NOTICES]),
+        name=names.machine_name(guests, encrypted, sources, roots.run, addresses=addresses, cards=cards),
+        warnings=ordered(
+            [
+                *signatures.of_disks(sources),
+                *systems.notices,
+                *([missing] if missing is not None else []),
+                *look_notices(sources, look),
+                *surveyed.notices,
+                *tpm.notices(chip, encrypted),
+                *([notice("secure-boot")] if secure else []),
+                *card_notices,
+            ]
+        ),
+        guests=guests,
+        tpm=chip,
+        inspection=look.with_roles(systems.assembly.roles),
     )
     return Found(machine, surveyed.sources)
-
-
-def summary(machine: Machine) -> list[str]:
-    """The description in a few lines for a console."""
-    names = {"efi": "UEFI", "bios": "BIOS"}
-    system = machine.guest.pretty_name or "no known operating system"
-    cores = f"{machine.cpu.sockets} x {machine.cpu.cores_per_socket} cores"
-    lines = [
-        f"{machine.name}: {system}",
-        f"{cores}, {human_bytes(machine.memory_bytes)} memory, {names[machine.firmware]}, {len(machine.nics)} NICs",
-    ]
-    for disk in machine.disks:
-        what = " ".join(part for part in (disk.model, disk.serial) if part)
-        used = f", {human_bytes(disk.used_bytes)} to copy" if disk.used_bytes is not None else ""
-        lines.append(f"disk {disk.index}: {disk.path} {human_bytes(disk.size_bytes)}{used} {what}".rstrip())
-    return lines

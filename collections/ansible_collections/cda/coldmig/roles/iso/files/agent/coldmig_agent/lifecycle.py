@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from coldmig_agent import discover, fence, network
+from coldmig_agent import discover, fence, network, summary
 from coldmig_agent.api import ControlClient, Enrolment, SessionState
 from coldmig_agent.config import Config
 from coldmig_agent.copying.controller import Plan
@@ -135,12 +135,13 @@ class Agent:
         self.status.phase(Phase.DISCOVERING)
         while True:
             try:
-                found = discover.discover(self.roots, self.images)
+                found = discover.discover(self.roots, self.images, self.status.step)
             except FenceError as error:
                 raise EndedError(Phase.FAILED, str(error)) from error
             if found.sources:
-                notices = [notice.message for notice in found.machine.warnings]
-                self.status.machine(discover.summary(found.machine), notices)
+                machine = found.machine
+                table = summary.readiness_table(machine.guest)
+                self.status.machine(summary.lines(machine), machine.warnings, summary.system_lines(machine), table)
                 return found
             self.status.problem("no disk was found: does this ISO have a driver for the disk controller?")
             self.sleep(RETRY_SECONDS)

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from coldmig_agent.copying.progress import DiskView
+from coldmig_agent.machine import Notice
 from coldmig_agent.text import clean
 
-_MAX_EVENTS = 200
+_MAX_EVENTS = 500
 
 
 class Phase(Enum):
@@ -52,7 +53,8 @@ HEADLINES = {
 class Snapshot:
     """Everything at one moment. ``problem`` is what keeps the agent from going on now, with what to do about it.
 
-    ``copy`` says in a line what limits the copy and how it goes about it.
+    ``copy`` says in a line what limits the copy and how it goes about it. ``systems``: a line for each system found;
+    ``readiness``: what the first of them can use, device by device.
     """
 
     phase: Phase = Phase.STARTING
@@ -64,7 +66,9 @@ class Snapshot:
     name: str = ""
     network: tuple[str, ...] = ()
     machine: tuple[str, ...] = ()
-    notices: tuple[str, ...] = ()
+    systems: tuple[str, ...] = ()
+    readiness: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
     disks: tuple[DiskView, ...] = ()
     copy: str = ""
 
@@ -151,15 +155,34 @@ class Status:
             for line in found:
                 self.event(f"network: {line}")
 
-    def machine(self, lines: Sequence[str], notices: Sequence[str]) -> None:
-        """What was found."""
-        found, warned = tuple(clean(line) for line in lines), tuple(clean(line, 400) for line in notices)
+    def step(self, words: str) -> None:
+        """What a long phase is doing now, a few words."""
         with self._lock:
-            self._snapshot = replace(self._snapshot, machine=found, notices=warned)
+            phase = self._snapshot.phase
+        self.phase(phase, words)
+
+    def machine(
+        self,
+        lines: Sequence[str],
+        notices: Sequence[Notice],
+        systems: Sequence[str] = (),
+        readiness: Sequence[str] = (),
+    ) -> None:
+        """What was found."""
+        found, named, table = (tuple(map(clean, texts)) for texts in (lines, systems, readiness))
+        warned = tuple(
+            replace(notice, message=clean(notice.message, 400), action=clean(notice.action, 400)) for notice in notices
+        )
+        with self._lock:
+            self._snapshot = replace(self._snapshot, machine=found, systems=named, readiness=table, notices=warned)
         for line in found:
             self.event(f"found: {line}")
-        for line in warned:
-            self.event(f"WARNING: {line}")
+        for line in named:
+            self.event(f"system: {line}")
+        for notice in warned:
+            self.event(f"{notice.severity.upper()} {notice.code}: {notice.message}")
+            if notice.action:
+                self.event(f"  what to do: {notice.action}")
 
     def migration(self, identity: str, name: str) -> None:
         """The migration that this boot has become."""

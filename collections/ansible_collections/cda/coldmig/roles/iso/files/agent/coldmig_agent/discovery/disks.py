@@ -3,35 +3,34 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import stat
-import struct
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from coldmig_agent.discovery import filesystems, tables
+from coldmig_agent import encryption
+from coldmig_agent.discovery import filesystems, ldm, members, multipath, tables
+from coldmig_agent.discovery.blockdevices import BlockDevice, block_devices, live_disk
 from coldmig_agent.discovery.filesystems import Content
 from coldmig_agent.discovery.tables import ReadAt, Table
+from coldmig_agent.encryption import Encryption
 from coldmig_agent.freespace.maps import FreeMap
-from coldmig_agent.interfaces import read_text
-from coldmig_agent.machine import Disk, Notice, Partition
-from coldmig_agent.text import bus_key, clean, clean_bytes
+from coldmig_agent.machine import Disk, Partition
+from coldmig_agent.text import clean
 
 MAX_DISKS = 64
-#: What the ISO's /init says about the medium it came from: ``{"device": "/dev/sda"|null, …}``.
-LIVE_MEDIUM = "coldmig/medium.json"
 #: Volume ids of our ISOs begin so: another stick of ours in the machine is no source either.
 LIVE_VOLUME_PREFIX = "COLDMIG_"
-# Devices that are no disks, are made of disks, or belong to the live system.
-_NOT_A_DISK = re.compile(r"^(?:loop|ram|zram|sr|scd|fd|dm-|nbd|md|mtdblock|drbd|bcache|pmem|nullb)[0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A partition, or a whole disk without a table (``number`` 0), and what lies in it."""
+    """A partition, or a whole disk without a table (``number`` 0), and what lies in it.
+
+    ``encryption``: what opens it, where it is encrypted.
+    """
 
     disk: int
     number: int
@@ -39,13 +38,15 @@ class Volume:
     size_bytes: int
     type: str
     content: Content
+    encryption: Encryption | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """A disk to be copied: its description, how to open it, and what else was learnt from it.
 
-    ``free_map`` is None until the disk was surveyed: everything is copied then.
+    ``free_map`` is None until the disk was surveyed: everything is copied then. ``raid``: format of a mainboard's RAID
+    set that the whole disk belongs to. ``dynamic``: its group, where it is one of Windows' dynamic disks.
     """
 
     disk: Disk
@@ -53,22 +54,9 @@ class Source:
     table: Table
     volumes: tuple[Volume, ...]
     free_map: FreeMap | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BlockDevice:
-    """What the kernel tells about a disk, before a single byte of it is read."""
-
-    name: str
-    path: Path
-    place: str
-    size_bytes: int
-    logical_sector: int
-    physical_sector: int | None
-    serial: str
-    model: str
-    wwn: str
-    rotational: bool
+    raid: str = ""
+    dynamic: ldm.Group | None = None
+    removable: bool = False
 
 
 def open_reader(path: Path) -> tuple[int, ReadAt]:
@@ -86,89 +74,6 @@ def open_reader(path: Path) -> tuple[int, ReadAt]:
     return fd, read
 
 
-def _udev_properties(run: Path, device_number: str) -> dict[str, str]:
-    """``E:KEY=value`` lines of udev's database for block device ``major:minor``."""
-    text = read_text(run / "udev/data" / f"b{device_number}", 1 << 16) or ""
-    return dict(line[2:].split("=", 1) for line in text.splitlines() if line.startswith("E:") and "=" in line)
-
-
-def _vpd_serial(path: Path) -> str:
-    """Unit serial number of SCSI VPD page 0x80 (4 bytes of header, then text)."""
-    try:
-        with path.open("rb") as file:
-            page = file.read(512)
-    except OSError:
-        return ""
-    if len(page) < 4 or page[1] != 0x80:
-        return ""
-    return clean_bytes(page[4 : 4 + struct.unpack_from(">H", page, 2)[0]], 64)
-
-
-def _first(*values: str | None) -> str:
-    """The first value that says something; firmware pads with blanks."""
-    return next((text for value in values if value and (text := clean(" ".join(value.split()), 128))), "")
-
-
-def _sector_size(text: str | None) -> int | None:
-    """A power of two from 512 bytes to 1 MiB; anything else is no sector size."""
-    size = int(text) if text and text.isdigit() and len(text) < 8 else 0
-    return size if 512 <= size <= 1 << 20 and not size & (size - 1) else None
-
-
-def block_devices(sys: Path, dev: Path, run: Path) -> list[BlockDevice]:
-    """Every real disk with a medium, in the order of its place on the buses."""
-    found: list[BlockDevice] = []
-    root = sys / "block"
-    for entry in sorted(root.iterdir()) if root.is_dir() else []:
-        name = entry.name
-        if _NOT_A_DISK.match(name) or read_text(entry / "hidden") == "1":
-            continue
-        size = read_text(entry / "size")
-        if not size or not size.isdigit() or int(size) == 0:
-            continue
-        udev = _udev_properties(run, read_text(entry / "dev") or "")
-        vendor = read_text(entry / "device/vendor") or ""
-        model = _first(read_text(entry / "device/model"), udev.get("ID_MODEL"))
-        if vendor and not vendor.startswith("0x") and vendor not in {"ATA", "NVMe"}:
-            model = clean(f"{vendor} {model}", 128)
-        serial = _first(
-            read_text(entry / "serial"),
-            read_text(entry / "device/serial"),
-            _vpd_serial(entry / "device/vpd_pg80"),
-            udev.get("ID_SERIAL_SHORT"),
-        )
-        sector = read_text(entry / "queue/logical_block_size")
-        found.append(
-            BlockDevice(
-                name=name,
-                path=dev / name.replace("!", "/"),
-                place=str(entry.resolve()),
-                size_bytes=int(size) * 512,
-                logical_sector=4096 if sector == "4096" else 512,
-                physical_sector=_sector_size(read_text(entry / "queue/physical_block_size")),
-                serial=serial,
-                model=model,
-                wwn=_first(read_text(entry / "wwid"), read_text(entry / "device/wwid"), udev.get("ID_WWN")),
-                rotational=read_text(entry / "queue/rotational") == "1",
-            )
-        )
-    return sorted(found, key=lambda item: bus_key(item.place))
-
-
-def live_disk(run: Path, sys: Path) -> str | None:
-    """Name of the disk that the live system was started from; None for a CD, for PXE, and outside the ISO."""
-    try:
-        document = json.loads(read_text(run / LIVE_MEDIUM, 1 << 16) or "null")
-    except ValueError:
-        return None
-    device = document.get("device") if isinstance(document, dict) else None
-    if not isinstance(device, str) or not device.startswith("/dev/"):
-        return None
-    name = device.removeprefix("/dev/").replace("/", "!")
-    entry = sys / "class/block" / name
-    return entry.resolve().parent.name if (entry / "partition").exists() else name
-
-
 def is_live_medium(read: ReadAt, prefix: str = LIVE_VOLUME_PREFIX) -> bool:
     """Whether the disk is one of our ISOs written to a stick: primary volume descriptor in sector 16."""
     descriptor = read(16 * 2048, 72)
@@ -183,16 +88,19 @@ def describe(device: BlockDevice, read: ReadAt) -> Source:
     for entry in table.entries[: tables.MAX_PARTITIONS]:
         size = min(entry.size_bytes, device.size_bytes - entry.start_bytes)
         extended = entry.type in {"0x05", "0x0f", "0x85"}
-        content = Content() if extended else filesystems.probe(_window(read, entry.start_bytes, size), size)
+        window = _window(read, entry.start_bytes, size)
+        content = Content() if extended else filesystems.probe(window, size)
         label = content.label or clean(entry.name, 72)
         partitions.append(
             Partition(entry.number, entry.start_bytes, size, entry.type, content.fstype, clean(label, 64))
         )
         if not extended:
-            volumes.append(Volume(0, entry.number, entry.start_bytes, size, entry.type, content))
+            keys = encryption.read(window, content.fstype)
+            volumes.append(Volume(0, entry.number, entry.start_bytes, size, entry.type, content, keys))
     if table.kind is None:
         content = filesystems.probe(read, device.size_bytes)
-        volumes.append(Volume(0, 0, 0, device.size_bytes, "", content))
+        keys = encryption.read(read, content.fstype)
+        volumes.append(Volume(0, 0, 0, device.size_bytes, "", content, keys))
     disk = Disk(
         index=0,
         path=str(device.path),
@@ -205,8 +113,17 @@ def describe(device: BlockDevice, read: ReadAt) -> Source:
         rotational=device.rotational,
         table=table.kind,
         partitions=tuple(partitions),
+        transport=device.transport,
     )
-    return Source(disk, device.path, table, tuple(volumes))
+    return Source(
+        disk,
+        device.path,
+        table,
+        tuple(volumes),
+        raid=members.fake_raid(read, device.size_bytes),
+        dynamic=ldm.read_group(read, device.size_bytes, table.entries),
+        removable=device.removable or device.transport in {"usb", "mmc"},
+    )
 
 
 def _window(read: ReadAt, start: int, size: int) -> ReadAt:
@@ -235,65 +152,27 @@ def number_sources(sources: Sequence[Source]) -> list[Source]:
     ]
 
 
-def notices(sources: Sequence[Source]) -> list[Notice]:
-    """What a person should know about these disks before the copy."""
-    found: list[Notice] = []
-    seen: dict[str, str] = {}
-    for source in sources:
-        disk = source.disk
-        where = f"disk {disk.index} ({disk.path})"
-        if disk.logical_sector == 4096:
-            message = f"{where} has 4096-byte sectors; a VMware disk has 512, so its partitions will not be found there"
-            found.append(Notice("disk-4k-sectors", message))
-        if source.table.damaged:
-            found.append(Notice("partition-table-damaged", f"{where}: the primary partition table is damaged"))
-        if disk.wwn:
-            if disk.wwn in seen:
-                message = f"{where} and {seen[disk.wwn]} have the same identity; are they two paths to one disk?"
-                found.append(Notice("disk-multipath", message))
-            seen.setdefault(disk.wwn, where)
-        found += [notice for volume in source.volumes for notice in _volume_notices(volume, where)]
-    return found
-
-
-def _volume_notices(volume: Volume, where: str) -> list[Notice]:
-    place = f"{where}, partition {volume.number}" if volume.number else where
-    kind = volume.content.fstype
-    found: list[Notice] = []
-    if kind in {"crypto_LUKS", "BitLocker"}:
-        name = "BitLocker" if kind == "BitLocker" else "LUKS"
-        message = f"{place} is encrypted ({name}) and is copied as it is; have its passphrase or recovery key at hand"
-        found.append(Notice(f"encrypted-{name.lower()}", message))
-    elif kind in {"LVM2_member", "linux_raid_member", "zfs_member"}:
-        names = {"LVM2_member": "LVM", "linux_raid_member": "Linux software RAID", "zfs_member": "ZFS"}
-        message = f"{place} belongs to {names[kind]}: it is copied, but nothing in it was looked at"
-        found.append(Notice("volume-not-inspected", message))
-    if volume.content.hibernated:
-        message = f"{place} holds a hibernated Linux: start and shut it down properly before you migrate it"
-        found.append(Notice("hibernated", message))
-    if volume.content.unclean:
-        message = (
-            f"{place} ({kind}) was not unmounted cleanly; it is copied whole, its free space too, and recovers when it"
-            " boots. To copy less, start the machine, shut it down properly, and boot this ISO again"
-        )
-        found.append(Notice("unclean-filesystem", message))
-    return found
-
-
 def read_machine_disks(sys: Path, dev: Path, run: Path, before_open: Callable[[Path], None]) -> list[Source]:
-    """All disks of this machine but the live medium. ``before_open`` sees each path first (the write fence)."""
+    """All disks of this machine but the live medium. ``before_open`` sees each path first (the write fence).
+
+    A disk that is reached by several paths is one source; the copy reads the first path that gives data.
+    """
     live = live_disk(run, sys)
-    sources: list[Source] = []
-    for device in block_devices(sys, dev, run):
-        if device.name == live or len(sources) >= MAX_DISKS:
-            continue
-        before_open(device.path)
-        fd, read = open_reader(device.path)
-        try:
+    with ExitStack() as files:
+        opened: list[tuple[BlockDevice, ReadAt]] = []
+        for device in block_devices(sys, dev, run):
+            if device.name == live or len(opened) >= MAX_DISKS * multipath.MAX_PATHS:
+                continue
+            before_open(device.path)
+            fd, read = open_reader(device.path)
+            files.callback(os.close, fd)
             if not is_live_medium(read):
-                sources.append(describe(device, read))
-        finally:
-            os.close(fd)
+                opened.append((device, read))
+        sources = []
+        for paths in multipath.merge(opened)[:MAX_DISKS]:
+            source = describe(*paths[0])
+            others = tuple(str(device.path) for device, _read in paths[1:])
+            sources.append(replace(source, disk=replace(source.disk, paths=others)))
     return number_sources(sources)
 
 

@@ -16,6 +16,7 @@ from coldmig_agent.text import clean_bytes
 
 MAX_TABLE = 4 << 20
 MAX_STRUCTURES = 65536
+MAX_SOCKETS = 1024
 _MIB = 1 << 20
 #: Values that board makers leave where nobody filled in the real one.
 _PLACEHOLDERS = frozenset(
@@ -66,11 +67,20 @@ class System:
 
 
 @dataclass(frozen=True, slots=True)
+class Socket:
+    """A populated socket of a central processor (type 4); None where the table does not tell."""
+
+    cores: int | None = None
+    enabled: int | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Dmi:
     """What the agent uses of the tables. ``memory_bytes`` is None where no DRAM device is described."""
 
     system: System
-    populated_sockets: int
+    sockets: tuple[Socket, ...]
     memory_bytes: int | None
 
 
@@ -126,19 +136,33 @@ def _memory_device_bytes(item: Structure) -> int:
     return (size & 0x7FFF) * (1024 if size & 0x8000 else _MIB)
 
 
+def _count(item: Structure, byte: int, word: int) -> int | None:
+    """A number of cores or threads: a byte, and from 256 on (SMBIOS 3.0) a word elsewhere. 0 stands for unknown."""
+    short = item.byte(byte)
+    return (item.word(word) if short == 0xFF else short) or None
+
+
+def _socket(item: Structure) -> Socket | None:
+    """A central processor in a populated socket."""
+    if item.byte(5) != 3 or not (item.byte(0x18) or 0) & 0x40:
+        return None
+    return Socket(_count(item, 0x23, 0x2A), _count(item, 0x24, 0x2C), _count(item, 0x25, 0x2E))
+
+
 def parse(table: bytes, entry_point: bytes) -> Dmi:
     """Read system, sockets and memory from raw tables."""
     version = smbios_version(entry_point)
     system = System()
-    sockets = memory = 0
+    sockets: list[Socket] = []
+    memory = 0
     for item in structures(table[:MAX_TABLE]):
         if item.type == 1 and system == System():
             system = System(item.text(4), item.text(5), item.text(7), _uuid(item.data[8:24], version))
-        elif item.type == 4 and item.byte(5) == 3 and (item.byte(0x18) or 0) & 0x40:
-            sockets += 1  # a central processor in a populated socket
+        elif item.type == 4 and (socket := _socket(item)) is not None and len(sockets) < MAX_SOCKETS:
+            sockets.append(socket)
         elif item.type == 17:
             memory += _memory_device_bytes(item)
-    return Dmi(system, sockets, memory or None)
+    return Dmi(system, tuple(sockets), memory or None)
 
 
 def read(sys: Path) -> Dmi:
@@ -150,5 +174,5 @@ def read(sys: Path) -> Dmi:
         with (tables / "smbios_entry_point").open("rb") as file:
             entry_point = file.read(64)
     except OSError:
-        return Dmi(System(), 0, None)
+        return Dmi(System(), (), None)
     return parse(table, entry_point)

@@ -3,14 +3,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from coldmig_agent.discovery import tables
 from coldmig_agent.discovery.disks import Source
-from coldmig_agent.machine import Notice
+from coldmig_agent.discovery.nvram import BootEntry
+from coldmig_agent.machine import Guest, Notice
+from coldmig_agent.warnings import notice
 
-_SECURE_BOOT = "efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+NAMES = {"efi": "UEFI", "bios": "BIOS"}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What speaks for each way to boot, in words; empty where the disks cannot be started so."""
+
+    efi: tuple[str, ...] = ()
+    bios: tuple[str, ...] = ()
+
+    def of(self, firmware: str) -> tuple[str, ...]:
+        """The words for ``efi`` or ``bios``."""
+        return self.efi if firmware == "efi" else self.bios
 
 
 def live_firmware(sys: Path) -> str:
@@ -18,37 +33,61 @@ def live_firmware(sys: Path) -> str:
     return "efi" if (sys / "firmware/efi").is_dir() else "bios"
 
 
-def secure_boot(sys: Path) -> bool | None:
-    """State of Secure Boot; None where it does not exist (BIOS) or cannot be read. Four attribute bytes come first."""
-    try:
-        with (sys / "firmware" / _SECURE_BOOT).open("rb") as file:
-            value = file.read(16)
-    except OSError:
-        return None
-    return value[4] == 1 if len(value) >= 5 else None
+def _partition(source: Source, number: int) -> str:
+    return f"disk {source.disk.index}, partition {number}"
 
 
-def decide(sources: Sequence[Source], live: str) -> tuple[str, list[Notice]]:
-    """Firmware of the new machine, from what the disks can boot with; ``live`` decides where they can do both.
+def evidence(sources: Sequence[Source], loaders: Mapping[str, Sequence[str]]) -> Evidence:
+    """What the disks can be started with.
 
-    EFI needs a system partition. BIOS needs code in sector 0 that has somewhere to go on: an MBR table with an active
-    partition or its own code, or GPT with a BIOS-boot partition. A bare protective MBR has no code.
+    ``loaders``: key of a volume (``disk0/2``) → EFI programs that were found on it; volumes that nobody could look into
+    are not in it. UEFI needs a system partition, one that was looked into also a program on it. BIOS needs code in
+    sector 0 that has somewhere to go on: an MBR table, or a BIOS-boot partition, or an active partition.
     """
-    efi = bios = False
+    efi: list[str] = []
+    bios: list[str] = []
     for source in sources:
-        for entry in source.table.entries:
-            efi |= entry.type in {tables.ESP_GUID, tables.MBR_ESP}
-            bios |= entry.type == tables.BIOS_BOOT_GUID or (entry.active and source.table.boot_code)
-        bios |= source.table.kind == "dos" and source.table.boot_code
-    if efi and not bios:
-        firmware = "efi"
-    elif bios and not efi:
-        firmware = "bios"
-    else:
-        firmware = live
-    if firmware == live or not (efi or bios):
-        return firmware, []
-    names = {"efi": "UEFI", "bios": "BIOS"}
-    want = names[firmware]
-    message = f"the ISO was booted with {names[live]}, but these disks start with {want}: the new machine gets {want}"
-    return firmware, [Notice("firmware-mismatch", message)]
+        table = source.table
+        for entry in table.entries:
+            if entry.type in {tables.ESP_GUID, tables.MBR_ESP}:
+                found = loaders.get(f"disk{source.disk.index}/{entry.number}")
+                if found is None or found:
+                    efi.append(f"a UEFI system partition ({_partition(source, entry.number)})")
+            elif entry.type == tables.BIOS_BOOT_GUID:
+                bios.append(f"a BIOS boot partition ({_partition(source, entry.number)})")
+            elif entry.active and table.boot_code:
+                bios.append(f"an active partition ({_partition(source, entry.number)})")
+        if table.kind == "dos" and table.boot_code and not any(entry.active for entry in table.entries):
+            bios.append(f"a boot loader's code in the first sector of disk {source.disk.index}")
+    return Evidence(tuple(efi), tuple(bios))
+
+
+def of_boot_order(sources: Sequence[Source], order: Sequence[BootEntry]) -> str | None:
+    """``efi`` where the firmware's own boot order leads to a partition of these disks, else None."""
+    own = {entry.uuid for source in sources for entry in source.table.entries if entry.uuid}
+    return "efi" if any(entry.partition in own for entry in order) else None
+
+
+def decide(
+    found: Evidence, live: str, guest: Guest | None = None, order: str | None = None
+) -> tuple[str, list[Notice]]:
+    """Firmware of the new machine, and what a person should know about the choice.
+
+    In this order: what the default boot entry of the first system uses; the one way in which the disks can be started;
+    the firmware's boot order; how the ISO was booted. A choice between two possible ways that rests on the last alone
+    is a conflict, and so is a system whose loader is for another firmware than the disks can be started with.
+    """
+    wanted = guest.firmware if guest is not None else None
+    single = "efi" if found.efi and not found.bios else "bios" if found.bios and not found.efi else None
+    both = bool(found.efi and found.bios)
+    chosen = wanted or single or order or live
+    doubtful = (both and wanted is None and order is None) or (wanted is not None and single not in {None, wanted})
+    if doubtful:
+        words = {name: "; ".join(found.of(name)[:3]) for name in NAMES}
+        if wanted is not None:
+            words[wanted] = f"its boot loader is for {NAMES[wanted]}"
+        bios, efi = (f"{NAMES[name]}: {words[name] or 'nothing'}" for name in ("bios", "efi"))
+        return chosen, [notice("firmware-conflict", bios=bios, efi=efi, chosen=NAMES[chosen])]
+    if chosen != live and (found.efi or found.bios):
+        return chosen, [notice("firmware-mismatch", live=NAMES[live], chosen=NAMES[chosen])]
+    return chosen, []

@@ -10,6 +10,8 @@ from coldmig_agent.interfaces import read_text
 
 _GIB = 1 << 30
 _BLOCK = 128 << 20
+#: vSphere gives memory in multiples of this.
+_STEP = 4 << 20
 MAX_MEMORY_BLOCKS = 1 << 17
 
 
@@ -57,7 +59,8 @@ def choose(firmware: int | None, blocks: int, ram: int, usable: int) -> int:
 
 
 def read(sys: Path, proc: Path, firmware: int | None) -> int:
-    """Memory in bytes; ``firmware`` is the sum of the DMI memory devices."""
+    """Memory in bytes, a multiple of 4 MiB; ``firmware`` is the sum of the DMI memory devices."""
     usable = mem_total(read_text(proc / "meminfo", 1 << 16) or "")
     ram = system_ram(read_text(proc / "iomem", 1 << 20) or "")
-    return choose(firmware, _hotplug_blocks(sys), ram, usable)
+    found = choose(firmware, _hotplug_blocks(sys), ram, usable)
+    return max(_STEP, -(-found // _STEP) * _STEP)

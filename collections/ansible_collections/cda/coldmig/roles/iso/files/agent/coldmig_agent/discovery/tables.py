@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import uuid
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 #: ``read(offset, length)`` → up to ``length`` bytes of the disk.
@@ -26,6 +26,10 @@ BIOS_BOOT_GUID = "21686148-6449-6e6f-744e-656564454649"
 MBR_ESP = "0xef"
 _MBR_EXTENDED = frozenset({0x05, 0x0F, 0x85})
 _MBR_PROTECTIVE = 0xEE
+_LEGACY_BOOTABLE = 1 << 2
+#: Windows' code begins so; the others say so when there is no active partition.
+_GENERIC_CODE = bytes.fromhex("33c08ed0bc007c")
+_GENERIC_WORDS = (b"Invalid partition table", b"Missing operating system")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,10 @@ class TableEntry:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """``kind`` is ``gpt``, ``dos`` or None (no table). ``boot_code``: the first sector holds a boot loader's code."""
+    """``kind`` is ``gpt``, ``dos`` or None (no table). ``boot_code``: the first sector holds a boot loader's code.
+
+    Code that only starts the active partition (every disk that Windows has initialised has it) counts only with one.
+    """
 
     kind: str | None
     entries: tuple[TableEntry, ...] = ()
@@ -115,7 +122,8 @@ def read_gpt(read: ReadAt, lba: int, sector_size: int, disk_bytes: int) -> list[
         name = entry[56:128].decode("utf-16-le", "replace").split("\0", 1)[0]
         guid, unique = (str(uuid.UUID(bytes_le=entry[at : at + 16])) for at in (0, 16))
         size = (last - first + 1) * sector_size
-        entries.append(TableEntry(number + 1, first * sector_size, size, guid, name, uuid=unique))
+        active = bool(struct.unpack_from("<Q", entry, 48)[0] & _LEGACY_BOOTABLE)
+        entries.append(TableEntry(number + 1, first * sector_size, size, guid, name, active, unique))
         if len(entries) >= MAX_PARTITIONS:
             break
     return entries
@@ -130,21 +138,28 @@ def read_mbr(read: ReadAt) -> list[tuple[int, int, int]]:
     return [slot for slot in slots if slot[0] not in {0, _MBR_PROTECTIVE} and slot[2]]
 
 
+def _boot_code(sector: bytes, entries: Sequence[TableEntry]) -> bool:
+    """Whether the first sector has code that leads somewhere."""
+    code = sector[:440]
+    generic = code.startswith(_GENERIC_CODE) or any(words in code for words in _GENERIC_WORDS)
+    return any(code) and (not generic or any(entry.active for entry in entries))
+
+
 def read_table(read: ReadAt, disk_bytes: int, sector_size: int) -> Table:
     """The disk's partition table. A damaged primary GPT is replaced by the backup at the end of the disk."""
     sector = read(0, 512)
     signed = sector[510:512] == b"\x55\xaa"
     kinds = {_mbr_entry(sector, slot)[0] for slot in range(4)} if signed else set()
-    boot_code = signed and any(sector[:440])
     if _MBR_PROTECTIVE in kinds or not signed:
         entries = read_gpt(read, 1, sector_size, disk_bytes)
         damaged = entries is None and _MBR_PROTECTIVE in kinds
         if damaged:
             entries = read_gpt(read, disk_bytes // sector_size - 1, sector_size, disk_bytes)
-        return Table("gpt" if entries is not None else None, tuple(entries or ()), boot_code, damaged)
+        found = tuple(entries or ())
+        return Table("gpt" if entries is not None else None, found, signed and _boot_code(sector, found), damaged)
     # A FAT or NTFS boot sector has the same signature and no table: there the slots hold program code.
     flags = {sector[446 + 16 * slot] for slot in range(4)}
     identity = struct.unpack_from("<I", sector, 440)[0] if signed else 0
-    found = _dos(read, sector, sector_size, disk_bytes) if flags <= {0x00, 0x80} else []
-    entries = [replace(entry, uuid=f"{identity:08x}-{entry.number:02x}") if identity else entry for entry in found]
-    return Table("dos" if entries else None, tuple(entries), boot_code)
+    slots = _dos(read, sector, sector_size, disk_bytes) if flags <= {0x00, 0x80} else []
+    entries = [replace(entry, uuid=f"{identity:08x}-{entry.number:02x}") if identity else entry for entry in slots]
+    return Table("dos" if entries else None, tuple(entries), signed and _boot_code(sector, entries))

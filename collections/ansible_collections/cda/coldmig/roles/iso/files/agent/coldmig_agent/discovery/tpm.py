@@ -6,23 +6,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from coldmig_agent.discovery.disks import Source
+from coldmig_agent.encryption import Encryption
 from coldmig_agent.interfaces import read_text
-from coldmig_agent.machine import Notice
+from coldmig_agent.machine import Notice, Tpm
+from coldmig_agent.warnings import notice
+
+_VERSIONS = {"1": "1.2", "2": "2.0"}
 
 
-def notices(sys: Path, sources: Sequence[Source]) -> list[Notice]:
-    """A notice where there is a TPM, a stronger one where encrypted volumes may depend on it."""
-    tpm = sys / "class/tpm/tpm0"
-    if not tpm.exists():
+def read(sys: Path) -> Tpm | None:
+    """The machine's TPM; None where the kernel sees none."""
+    place = sys / "class/tpm/tpm0"
+    if not place.exists():
+        return None
+    return Tpm(_VERSIONS.get(read_text(place / "tpm_version_major") or "", ""))
+
+
+def notices(tpm: Tpm | None, encrypted: Sequence[Encryption]) -> list[Notice]:
+    """A notice where there is a TPM; a stronger one where encrypted volumes may depend on it and do not tell."""
+    if tpm is None:
         return []
-    version = read_text(tpm / "tpm_version_major") or "?"
-    encrypted = any(v.content.fstype in {"crypto_LUKS", "BitLocker"} for source in sources for v in source.volumes)
-    if encrypted:
-        message = (
-            f"this machine has a TPM {version} and encrypted volumes: a key sealed in the TPM will not be there at the "
-            "destination. Have the recovery key or passphrase before you go on"
-        )
-        return [Notice("tpm-encrypted", message)]
-    message = f"this machine has a TPM {version}: keys sealed in it will not be there at the destination"
-    return [Notice("tpm-present", message)]
+    version = tpm.version or "of an unknown version"
+    unknown = any(item.problem for item in encrypted)
+    return [notice("tpm-encrypted" if unknown else "tpm-present", version=version)]
