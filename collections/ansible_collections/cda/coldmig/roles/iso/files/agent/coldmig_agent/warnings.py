@@ -222,6 +222,11 @@ CATALOGUE: Mapping[str, Entry] = {
         "{system} binds its network configuration to names or hardware that change: {names}",
         "Bind it to the MAC addresses, which the new machine keeps, or have its console at hand.",
     ),
+    "multipath-claims-all": _entry(
+        "info",
+        "{system} lets multipath take every disk ({setting}): its disks may have other names at the destination",
+        "Remove or adapt its multipath settings after the migration.",
+    ),
     "nic-management": _entry(
         "info",
         "interface {name} ({driver}) looks like a management controller's; the new machine hardly needs it",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from coldmig_agent.guest.assignments import parse_assignments
 from coldmig_agent.guest.facts import MAX_MOUNTS, MAX_NAMES, Bound, MountLine
-from coldmig_agent.guest.release import parse_assignments
 from coldmig_agent.guest.rootfs import GuestRoot
 from coldmig_agent.text import clean
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from coldmig_agent.guest.assignments import parse_assignments
 from coldmig_agent.guest.boot.binary import elf_arch
 from coldmig_agent.guest.hostname import usable
-from coldmig_agent.guest.release import parse_assignments
 from coldmig_agent.guest.rootfs import GuestRoot
 from coldmig_agent.machine import Guest
 from coldmig_agent.text import clean

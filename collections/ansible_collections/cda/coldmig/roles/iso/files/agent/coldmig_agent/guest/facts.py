@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coldmig_agent.guest.bsd import BsdFacts
 from coldmig_agent.guest.windows.model import WindowsFacts
 
 #: Bounds of what is handed on, far above what systems have.
@@ -251,6 +252,7 @@ class VolumeFacts:
     #: Firmware that grub's modules here are for: ``bios``, ``efi``.
     firmware: tuple[str, ...] = ()
     windows: WindowsFacts | None = None
+    bsd: BsdFacts | None = None
     #: What could not be looked at, for the log.
     problems: tuple[str, ...] = ()
 

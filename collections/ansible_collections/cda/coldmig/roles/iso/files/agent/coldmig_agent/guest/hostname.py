@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from coldmig_agent.guest.release import parse_assignments
+from coldmig_agent.guest.assignments import parse_assignments
 from coldmig_agent.guest.rootfs import GuestRoot
 from coldmig_agent.text import clean
 

@@ -1,193 +1,240 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Facts of one mounted file system, and how those of all file systems make one guest."""
+"""A Linux system as the site receives it, and what is to be said about it. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import cast
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from coldmig_agent.guest.hostname import read_hostname
-from coldmig_agent.guest.kernel import (
-    STORAGE_DRIVERS,
-    BootFacts,
-    ModuleFacts,
-    read_boot,
-    read_modules,
+from coldmig_agent.guest.bindings import old_names
+from coldmig_agent.guest.facts import (
+    Bound,
+    InspectedFacts,
+    KernelFacts,
+    KernelImage,
+    Release,
+    SystemFacts,
+    UsrFacts,
 )
-from coldmig_agent.guest.release import Release, read_release
-from coldmig_agent.guest.rootfs import GuestRoot
-from coldmig_agent.machine import Guest, Notice
+from coldmig_agent.guest.naming import by_boot
+from coldmig_agent.guest.readiness import LIKELY, NO, READY, UNKNOWN, Start, devices_with, judge
+from coldmig_agent.guest.starting import Boots, Link, Root
+from coldmig_agent.machine import Guest, Notice, Readiness
 from coldmig_agent.text import clean, natural_key
+from coldmig_agent.warnings import notice
 
-#: Names under which a system disk stands today and not at the destination.
-_OLD_NAMES = re.compile(r"/dev/(?:[hsv]d[a-z]+\d*|xvd[a-z]+\d*|nvme\d+n\d+(?:p\d+)?|disk/by-path/\S+|disk/by-id/\S+)")
-_VMWARE_STORAGE = STORAGE_DRIVERS - {"virtio_blk", "virtio_scsi"}
-
-
-@dataclass(frozen=True, slots=True)
-class VolumeFacts:
-    """What one file system holds: a root, boot files, both or nothing of interest."""
-
-    is_root: bool = False
-    release: Release | None = None
-    hostname: str | None = None
-    modules: tuple[ModuleFacts, ...] = ()
-    boot: BootFacts | None = None
-    old_device_names: tuple[str, ...] = ()
-    is_esp: bool = False
-    has_fallback_loader: bool = False
-
-    def to_json(self) -> Mapping[str, object]:
-        """For the pipe from the inspecting process."""
-        return asdict(self)
+_ARCH_64 = re.compile(r"(?:x86_64|amd64)$|[.-](?:x86_64|amd64)\b")
+_ARCH_32 = re.compile(r"[.-](?:i[3-6]86|686(?:-pae)?|pae)\b")
+_MAX_NAMED = 6
 
 
-def facts_from_json(document: object) -> VolumeFacts:
-    """Inverse of :meth:`VolumeFacts.to_json`. Raises ValueError, KeyError or TypeError for anything else."""
-    if not isinstance(document, dict):
-        raise TypeError("not an object")
-    data = cast(Mapping[str, object], document)
-    release = cast(Mapping[str, str] | None, data["release"])
-    boot = cast(Mapping[str, object] | None, data["boot"])
-    modules = cast(Sequence[Mapping[str, object]], data["modules"])
-    return VolumeFacts(
-        is_root=bool(data["is_root"]),
-        release=Release(release["id"], release["version"], release["pretty_name"]) if release else None,
-        hostname=cast(str | None, data["hostname"]),
-        modules=tuple(
-            ModuleFacts(str(item["kernel"]), _strings(item["builtin"]), _strings(item["modules"])) for item in modules
-        ),
-        boot=BootFacts(
-            cast(str | None, boot["kernel"]),
-            str(boot["options"]),
-            cast(str | None, boot["initramfs"]),
-            _strings(boot["drivers"]),
-            str(boot["problem"]),
-        )
-        if boot
-        else None,
-        old_device_names=_strings(data["old_device_names"]),
-        is_esp=bool(data["is_esp"]),
-        has_fallback_loader=bool(data["has_fallback_loader"]),
+def _place(root: Root) -> str:
+    system = root.system
+    if not system.path:
+        return root.item.place
+    what = {"ostree": "deployment", "snapshot": "snapshot"}.get(system.kind, "subvolume")
+    return clean(f"{root.item.place}, {what} {system.path}", 255)
+
+
+def _usr(boots: Boots, system: SystemFacts) -> UsrFacts | None:
+    """The /usr of a system that has it on another volume."""
+    spec = next((mount.spec for mount in system.mounts if mount.mountpoint == "/usr"), None)
+    if spec is None:
+        return None
+    item = boots.volumes.find(spec)
+    if item is not None and item.facts is not None and item.facts.usr is not None:
+        return item.facts.usr
+    found = [item.facts.usr for item in boots.volumes.items if item.facts and item.facts.usr]
+    return found[0] if len(found) == 1 else None
+
+
+def _firmware(link: Link | None, boots: Boots, system: SystemFacts | None, machine: str) -> str | None:
+    """What its boot loader is for, where only one of the two is there."""
+    if link is None or link.menu.item.facts is None:
+        return None
+    facts = link.menu.item.facts
+    loader = link.menu.boot.loader
+    if loader in {"systemd-boot", "uki"} or facts.esp is not None:
+        return "efi"
+    if loader in {"grub-legacy", "syslinux"}:
+        return "bios"
+    kinds = set(facts.firmware)
+    if not kinds:
+        mounts = {mount.mountpoint for mount in system.mounts} if system else set()
+        esp = any(item.facts and item.facts.esp for item in boots.volumes.items)
+        return "efi" if esp and mounts & {"/boot/efi", "/efi"} else None
+    return machine if len(kinds) > 1 else kinds.pop()
+
+
+def _arch(file: KernelImage | None, version: str | None, userland: str | None) -> str | None:
+    """The kernel's: with a 64-bit kernel a system is one of 64 bits even if its programs are not."""
+    if file is not None and file.arch:
+        return file.arch
+    if version and _ARCH_64.search(version):
+        return "x86_64"
+    if version and _ARCH_32.search(version):
+        return "i386"
+    return userland
+
+
+def _kernel(kernels: Sequence[KernelFacts], version: str | None) -> KernelFacts | None:
+    return next((item for item in kernels if item.version == version), None)
+
+
+def _start(boots: Boots, link: Link | None, system: SystemFacts | None, kernels: Sequence[KernelFacts]) -> Start:
+    blacklist = system.blacklist if system else ()
+    if link is None:
+        newest = max(kernels, key=lambda item: natural_key(item.version), default=None)
+        version = newest.version if newest else None
+        return Start(version, "", False, ("its initramfs",), None, newest, None, blacklist)
+    image = boots.image(link.menu, link.entry)
+    version = link.entry.version
+    if version is None and image is not None and len(image.versions) == 1:
+        version = image.versions[0]
+    if version is None and len(kernels) == 1:
+        version = kernels[0].version
+    doubt = ""
+    on_lvm = "/dev/mapper/" in link.entry.options
+    identities = [item.value for item in system.bound if item.kind == "lvm-devices"] if system else []
+    if on_lvm and any(not value.startswith("devname") for value in identities):
+        doubt = "its LVM devices file lists disks by an identity that stays behind"
+    return Start(
+        version,
+        link.entry.options,
+        link.certain and not (link.menu.boot.wants_saved and link.menu.default is None),
+        link.entry.initrds,
+        image,
+        _kernel(kernels, version),
+        boots.kernel_file(link.menu, version),
+        blacklist,
+        doubt,
     )
 
 
-def _strings(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise TypeError("not a list")
-    return tuple(str(item) for item in value)
-
-
-def _looks_like_root(root: GuestRoot) -> bool:
-    return (
-        root.is_dir("/etc")
-        and (root.is_dir("/bin") or root.is_dir("/usr"))
-        and (root.is_file("/etc/fstab") or root.is_file("/etc/os-release") or root.is_file("/etc/hosts"))
-    )
-
-
-def _old_names(text: str) -> set[str]:
-    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    return {clean(found, 80) for line in lines for found in _OLD_NAMES.findall(line)}
-
-
-def _find_nocase(root: GuestRoot, *components: str) -> bool:
-    """FAT keeps the case that a file was made with; firmware ignores it."""
-    path = ""
-    for wanted in components:
-        name = next((item for item in root.names(path or "/") if item.lower() == wanted), None)
-        if name is None:
-            return False
-        path = f"{path}/{name}"
-    return root.is_file(path)
-
-
-def read_volume(root: GuestRoot, fstype: str) -> VolumeFacts:
-    """Facts of a mounted file system."""
-    if fstype == "vfat":
-        if not any(name.lower() == "efi" for name in root.names("/")):
-            return VolumeFacts()
-        return VolumeFacts(is_esp=True, has_fallback_loader=_find_nocase(root, "efi", "boot", "bootx64.efi"))
-    if _looks_like_root(root):
-        boot = read_boot(root, "/boot")
-        names = _old_names(root.text("/etc/fstab") or "") | _old_names(root.text("/etc/crypttab") or "")
-        if boot is not None:
-            names |= _old_names(boot.options)
-        return VolumeFacts(
-            is_root=True,
-            release=read_release(root),
-            hostname=read_hostname(root),
-            modules=tuple(read_modules(root)),
-            boot=boot,
-            old_device_names=tuple(sorted(names)[:16]),
-        )
-    boot = read_boot(root, "")
-    return VolumeFacts(boot=boot, old_device_names=tuple(sorted(_old_names(boot.options))[:16]) if boot else ())
-
-
-def _available(kernel: str | None, modules: Sequence[ModuleFacts], boot: BootFacts | None) -> set[str]:
-    """Drivers that ``kernel`` can use: storage ones at boot, network ones at any time."""
-    drivers = set(boot.drivers) if boot is not None else set()
-    for item in modules:
-        if item.kernel == kernel:
-            drivers |= set(item.builtin)
-            drivers |= set(item.modules) - STORAGE_DRIVERS
-    return drivers
-
-
-def assemble(volumes: Sequence[VolumeFacts], firmware: str) -> tuple[Guest | None, list[Notice]]:
-    """One guest out of the facts of all file systems, in the order of the disks; None where no root was found.
-
-    With several roots the first one that has a kernel counts, and the others are named in a notice.
-    """
-    notices: list[Notice] = []
-    roots = [item for item in volumes if item.is_root]
-    if not roots:
-        return None, notices
-    chosen = next((item for item in roots if item.modules or item.boot), roots[0])
-    if len(roots) > 1:
-        others = (item.release for item in roots if item is not chosen)
-        names = ", ".join(other.pretty_name if other else "unknown" for other in others)
-        notices.append(Notice("several-systems", f"more than one operating system was found; also: {clean(names)}"))
-    boot = chosen.boot or next((item.boot for item in volumes if item.boot is not None and not item.is_root), None)
-    kernel = boot.kernel if boot is not None else None
-    if kernel is None and chosen.modules:
-        kernel = max((item.kernel for item in chosen.modules), key=natural_key)
-    drivers = _available(kernel, chosen.modules, boot)
-    release = chosen.release or Release("linux", "", "Linux")
-    notices += _boot_notices(boot, kernel, drivers)
-    old = sorted({name for item in volumes for name in item.old_device_names})
-    if old:
-        message = f"the guest names disks that have other names at the destination: {', '.join(old[:6])}"
-        notices.append(Notice("old-device-names", clean(message)))
-    if firmware == "efi" and any(v.is_esp for v in volumes) and not any(v.has_fallback_loader for v in volumes):
-        message = r"\EFI\BOOT\BOOTX64.EFI is missing: a new machine has no boot entries and will not find the loader"
-        notices.append(Notice("efi-fallback-missing", message))
-    guest = Guest(
+def _guest(link: Link | None, start: Start, release: Release, firmware: str | None) -> Guest:
+    results, drivers = judge(start)
+    return Guest(
         os_type="linux",
         id=release.id,
         version=release.version,
         pretty_name=release.pretty_name,
-        hostname=chosen.hostname,
-        kernel=kernel,
-        drivers=tuple(sorted(drivers)),
+        kernel=start.version,
+        drivers=drivers,
+        id_like=release.id_like,
+        platform_id=release.platform_id,
+        release=release.release or release.version,
+        edition=release.variant,
+        firmware=firmware,
+        boot_entry=link.entry.title if link and link.certain else "",
+        bootable=link is not None and link.certain,
+        readiness=results,
     )
-    return guest, notices
 
 
-def _boot_notices(boot: BootFacts | None, kernel: str | None, drivers: set[str]) -> list[Notice]:
-    if boot is None:
-        message = "no boot files were found: which drivers the guest can load at boot is not known"
-        return [Notice("boot-files-not-found", message)]
-    if boot.problem:
-        message = f"the initramfs of kernel {kernel or '?'} could not be read to its end ({boot.problem})"
-        return [Notice("initramfs-incomplete", clean(message))]
-    if not drivers & _VMWARE_STORAGE:
-        message = (
-            f"kernel {kernel or '?'} can load no driver for VMware's disk controllers at boot: it will not find its "
-            "disk. Rebuild its initramfs with vmw_pvscsi on the source first"
-        )
-        return [Notice("no-storage-driver", message)]
-    return []
+def linux_guest(boots: Boots, root: Root, links: Sequence[Link], machine: str) -> tuple[Guest, tuple[Notice, ...]]:
+    """A system whose root was read. ``links``: the entries that start it, the likeliest first."""
+    system = root.system
+    usr = _usr(boots, system)
+    kernels = system.kernels or (usr.kernels if usr else ())
+    plain = [link for link in links if not link.entry.rescue]
+    link = next(iter(plain or links), None)
+    start = _start(boots, link, system, kernels)
+    release = system.release or (usr.release if usr else None)
+    if release is None:
+        release = by_boot(link.entry, start.image) if link else Release("linux", "", "Linux")
+    guest = _guest(link, start, release, _firmware(link, boots, system, machine))
+    userland = system.arch or (usr.arch if usr else None)
+    guest = replace(
+        guest,
+        hostname=system.hostname,
+        key=clean(root.key, 255),
+        place=_place(root),
+        arch=_arch(start.file, start.version, userland),
+        bootable=guest.bootable and root.item.key not in boots.guest_disks,
+    )
+    notices = [*_boot_notices(boots, guest, start, link, links), *_bound_notices(guest, system.bound, start.options)]
+    return guest, tuple(notices)
+
+
+def encrypted_guest(boots: Boots, item: InspectedFacts, link: Link, machine: str) -> tuple[Guest, tuple[Notice, ...]]:
+    """A system whose root could not be read, out of what its boot files say."""
+    start = _start(boots, link, None, ())
+    release = by_boot(link.entry, start.image)
+    guest = _guest(link, start, release, _firmware(link, boots, None, machine))
+    guest = replace(
+        guest,
+        hostname=start.image.hostname if start.image else None,
+        key=clean(item.key, 255),
+        place=item.place,
+        arch=_arch(start.file, start.version, None),
+    )
+    notices = [*_boot_notices(boots, guest, start, link, [link]), *_bound_notices(guest, (), start.options)]
+    return guest, tuple(notices)
+
+
+def _system(guest: Guest) -> str:
+    return f"{guest.pretty_name or 'Linux'} on {guest.place}" if guest.place else guest.pretty_name or "Linux"
+
+
+def _reason(results: Sequence[Readiness], verdict: str) -> str:
+    """The evidence of the first device with a verdict, which stands for the others."""
+    found = next((item for item in results if item.kind == "storage" and item.verdict == verdict), None)
+    return f"{found.device}: {'; '.join(found.evidence)}" if found and found.evidence else verdict
+
+
+def _rescue(boots: Boots, links: Sequence[Link], start: Start) -> str:
+    """Title of a rescue entry that would find the disk."""
+    for link in links:
+        if not link.entry.rescue:
+            continue
+        image = boots.image(link.menu, link.entry)
+        results, _ = judge(replace(start, image=image, initrds=link.entry.initrds, certain=True))
+        if image is not None and devices_with(results, "storage", READY, LIKELY):
+            return link.entry.title
+    return ""
+
+
+def _boot_notices(
+    boots: Boots, guest: Guest, start: Start, link: Link | None, links: Sequence[Link]
+) -> Iterator[Notice]:
+    system = _system(guest)
+    storage = [item for item in guest.readiness if item.kind == "storage"]
+    if link is None:
+        yield notice("boot-files-not-found", system=system)
+    elif start.image is not None and not start.image.complete:
+        yield notice("initramfs-incomplete", system=system, reason=f"{start.image.path}: {start.image.problem}")
+    if not devices_with(storage, "storage", READY, LIKELY, UNKNOWN):
+        reason = _reason(storage, NO)
+        if rescue := _rescue(boots, links, start):
+            reason += f"; its entry “{rescue}” would"
+        yield notice("no-storage-driver", system=system, reason=reason)
+    elif not devices_with(storage, "storage", READY) and (likely := devices_with(storage, "storage", LIKELY)):
+        yield notice("storage-driver-likely", system=system, devices=", ".join(likely), reason=_why(storage))
+    if not devices_with(guest.readiness, "network", READY, LIKELY, UNKNOWN):
+        network = next(item for item in guest.readiness if item.kind == "network")
+        yield notice("no-network-driver", system=system, reason="; ".join(network.evidence))
+
+
+def _why(storage: Sequence[Readiness]) -> str:
+    found = next(item for item in storage if item.verdict == LIKELY)
+    return found.evidence[-1] if found.evidence else "not seen"
+
+
+def _named(items: Sequence[Bound]) -> str:
+    more = f" and {len(items) - _MAX_NAMED} more" if len(items) > _MAX_NAMED else ""
+    return ", ".join(f"{item.value} ({item.path})" for item in items[:_MAX_NAMED]) + more
+
+
+def _bound_notices(guest: Guest, bound: Sequence[Bound], options: str) -> Iterator[Notice]:
+    system = _system(guest)
+    devices = [Bound("device", name, "boot arguments") for name in old_names(options)]
+    devices += [item for item in bound if item.kind == "device"]
+    for code, kind, found in (
+        ("old-device-names", "names", devices),
+        ("lvm-devices-file", "names", [item for item in bound if item.kind == "lvm-devices"]),
+        ("nic-names-bound", "names", [item for item in bound if item.kind == "nic"]),
+        ("multipath-claims-all", "setting", [item for item in bound if item.kind == "multipath"]),
+    ):
+        if found:
+            yield notice(code, system=system, **{kind: _named(found)})

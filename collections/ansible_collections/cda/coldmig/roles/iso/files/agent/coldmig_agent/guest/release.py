@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import replace
 
+from coldmig_agent.guest.assignments import parse_assignments
 from coldmig_agent.guest.facts import Release
 from coldmig_agent.guest.rootfs import GuestRoot
 from coldmig_agent.text import clean
@@ -82,22 +82,6 @@ _POINT_FILES = (
 )
 _NUMBERS = re.compile(r"\d+(?:\.\d+)*")
 _MAX_RELEASE_FILE = 1 << 14
-
-
-def parse_assignments(text: str) -> dict[str, str]:
-    """``KEY=value`` lines with shell quoting; lines that are neither are left out, the last assignment wins."""
-    values: dict[str, str] = {}
-    for line in text.splitlines():
-        stripped = line.strip()
-        key, equals, raw = stripped.partition("=")
-        if not equals or stripped.startswith("#") or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
-            continue
-        try:
-            words = shlex.split(raw, comments=False, posix=True)
-        except ValueError:
-            words = [raw.strip("\"'")]
-        values[key] = " ".join(words)
-    return values
 
 
 def _identity(value: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from coldmig_agent.guest.boot import binary
 from coldmig_agent.guest.boot.read import Tree, read_images, read_tree, wanted_images
+from coldmig_agent.guest.bsd import read_bsd
 from coldmig_agent.guest.facts import EspFacts, InspectedFacts, SystemFacts, UsrFacts, VolumeFacts
 from coldmig_agent.guest.rootfs import GuestRoot
 from coldmig_agent.guest.system import (
@@ -181,6 +182,9 @@ def read_volume(
             return _with_windows(VolumeFacts(), root)
         if fstype in _FAT:
             return _with_windows(_read_esp(root, deadline), root)
+        bsd = read_bsd(root)
+        if bsd is not None:
+            return VolumeFacts(roles=("bsd",), bsd=bsd)
         volume = _Volume(root, fstype, default_subvolume, deadline)
         volume.read()
     except (OSError, ValueError) as error:
