@@ -49,6 +49,67 @@ def test_a_slow_link_gets_zstd_and_more_effort_while_processors_idle() -> None:
     assert controller.plan.codec == "zstd-6"
 
 
+def glanced(controller: Controller, *samples: Sample) -> Plan:
+    for sample in samples:
+        controller.glance(sample)
+    return controller.plan
+
+
+#: 0.15 s of a link with 100 Mbit/s.
+GLANCE = replace(LINK, sent=1_800_000, progress=0, seconds=0.15)
+
+
+@pytest.mark.parametrize(
+    ("processors", "idle", "level"),
+    [(1, 0.9, 3), (2, 0.9, 6), (2, 0.5, 3), (8, 0.3, 6), (2, 0.1, 0)],
+)
+def test_a_slow_link_gets_zstd_at_the_second_glance_as_strong_as_processors_idle(
+    processors: int, idle: float, level: int
+) -> None:
+    controller = Controller(4, CODECS, processors)
+    sample = replace(GLANCE, cpu_idle=idle)
+    assert glanced(controller, sample).level == 0
+    assert glanced(controller, sample).level == level
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        replace(GLANCE, sent=5_000_000),
+        replace(GLANCE, sent=0),
+        replace(GLANCE, unread=0.9),
+        replace(GLANCE, starved=4.0, blocked=1.0),
+        replace(GLANCE, computing=2.5, blocked=2.5),
+    ],
+    ids=["a fast link", "nothing sent yet", "the site limits", "the disk limits", "in between"],
+)
+def test_what_is_not_clearly_a_slow_link_is_left_to_whole_seconds(sample: Sample) -> None:
+    controller = Controller(4, CODECS, 2)
+    before = controller.plan
+    assert glanced(controller, *[sample] * 10) == before
+
+
+def test_connections_that_have_just_begun_are_no_slow_link() -> None:
+    growing = [replace(GLANCE, sent=200_000 << doubled) for doubled in range(4)]
+    assert glanced(Controller(4, CODECS, 2), *growing).level == 0
+
+
+def test_a_site_without_zstd_gets_none_at_a_glance_either() -> None:
+    assert glanced(Controller(4, ("grains",), 2), *[GLANCE] * 5).level == 0
+
+
+def test_a_slow_link_that_was_a_mistake_is_taken_back_by_whole_seconds() -> None:
+    controller = Controller(4, CODECS, 2)
+    assert glanced(controller, GLANCE, GLANCE).level == 6
+    assert after(controller, CPU, 2).level == 0
+
+
+def test_one_busy_second_at_the_end_of_a_trial_does_not_take_its_effort_back() -> None:
+    controller = Controller(4, CODECS)
+    assert after(controller, LINK, 5).level == 3
+    assert after(controller, replace(CPU, progress=30 * MIB), 1).level == 3
+
+
 def test_little_idle_time_is_enough_for_zstd_3_but_for_no_more() -> None:
     controller = Controller(4, CODECS)
     assert after(controller, replace(LINK, cpu_idle=0.4), 30).level == 3

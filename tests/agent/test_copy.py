@@ -125,6 +125,28 @@ def test_what_the_site_has_is_not_read_again(gateway: Gateway, tmp_path: Path) -
     assert (view.read_bytes, view.done_chunks) == (0, 30)
 
 
+def test_the_site_is_asked_once_before_a_pass_and_once_after_it(
+    gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(gateway, "questions", [random_image(tmp_path / name, 3, 1) for name in ("a.img", "b.img")])
+    asked: list[int] = []
+    real = DataClient.have
+
+    def have(self: DataClient, disk: int, chunks: int) -> bytes:
+        asked.append(disk)
+        return real(self, disk, chunks)
+
+    monkeypatch.setattr(DataClient, "have", have)
+    session.copier.run(2)
+    assert sorted(asked) == [0, 0, 1, 1]
+    asked.clear()
+    # Bitmaps that would take too much memory are asked for again.
+    monkeypatch.setattr(onepass, "BITMAP_TOTAL", 1)
+    other = Session(gateway, "more-questions", [random_image(tmp_path / name, 3, 2) for name in ("c.img", "d.img")])
+    other.copier.run(2)
+    assert sorted(asked) == [0, 0, 1, 1, 1]
+
+
 def test_a_canceled_migration_stops_the_copy(gateway: Gateway, tmp_path: Path) -> None:
     session = Session(gateway, "canceled", [mixed_image(tmp_path / "disk.img", 30, 8)])
     gateway.call("POST", f"/migrations/{session.enrolment.migration_id}/cancel", {"reason": "not today"})
@@ -228,13 +250,15 @@ def test_another_machine_gets_nothing_of_it(gateway: Gateway, tmp_path: Path) ->
 
 def test_zstd_arrives_as_it_was(gateway: Gateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Steady(Controller):
-        def __init__(self, most_connections: int, codecs: Sequence[str]) -> None:
-            super().__init__(most_connections, codecs)
+        def __init__(self, most_connections: int, codecs: Sequence[str], processors: int = 1) -> None:
+            super().__init__(most_connections, codecs, processors)
             assert "zstd" in codecs
             self.plan = replace(self.plan, level=3)
 
         def tick(self, sample: Sample) -> Plan:
             return self.plan
+
+        glance = tick
 
     monkeypatch.setattr(onepass, "Controller", Steady)
     image = mixed_image(tmp_path / "disk.img", 24, 16, tail=512)

@@ -120,7 +120,13 @@ class Link:
         self._answer = answer
         self._have = have
         self.info: TcpInfo | None = None
-        self.cuts = 0
+        self.cuts = self.opened = 0
+        self.opening: SiteError | None = None
+
+    def open(self) -> None:
+        self.opened += 1
+        if self.opening is not None:
+            raise self.opening
 
     def send(self, parts: Sequence[bytes | memoryview], on_sent: Callable[[], None]) -> FramesAnswer:
         body = b"".join(parts)
@@ -151,7 +157,7 @@ class Link:
 class Pass:
     """One sender with ``chunks`` of noise to send."""
 
-    def __init__(self, link: Link, chunks: int, *, batch_bytes: int = 14 * MIB) -> None:
+    def __init__(self, link: Link, chunks: int, *, batch_bytes: int = 14 * MIB, number: int = 0) -> None:
         self.pool = Pool(64)
         self.items: Channel[Item] = Channel(128)
         self.said: list[str | None] = []
@@ -165,7 +171,7 @@ class Pass:
             self.progress,
             self.halt,
             self.said.append,
-            lambda: 1,
+            lambda: number + 1,
             lambda: batch_bytes,
         )
         samples = {0: Reservoir()}
@@ -175,7 +181,7 @@ class Pass:
             samples[0].expect()
             self.items.put(DataChunk(0, chunk, CHUNK, buffer))
         self.items.end()
-        self.sender = Sender(0, self.desk, Encoder(lambda: 0, samples, self.pool.give), Stopwatch())
+        self.sender = Sender(number, self.desk, Encoder(lambda: 0, samples, self.pool.give), Stopwatch())
 
 
 def batch_sizes(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[int], float]) -> list[int]:
@@ -194,6 +200,17 @@ def batch_sizes(monkeypatch: pytest.MonkeyPatch, seconds: Callable[[int], float]
     return link.sizes
 
 
+def test_first_batches_are_small_and_of_many_sizes() -> None:
+    sizes = []
+    for number in range(4):
+        link = Link()
+        made = Pass(link, 12, number=number)
+        made.sender.run()
+        sizes.append(link.sizes[0])
+    assert all(1 << 20 <= size < 3 << 20 for size in sizes)
+    assert len(set(sizes)) > 1
+
+
 def test_batches_are_small_on_a_slow_link_and_grow_to_their_limit_on_a_fast_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -207,7 +224,7 @@ def test_batches_do_not_shrink_where_many_share_a_fast_link_and_recover_when_it_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shared = batch_sizes(monkeypatch, lambda _number: 10)
-    assert min(shared[:-1]) > 4 * MIB
+    assert min(shared[1:-1]) > 4 * MIB
     later = batch_sizes(monkeypatch, lambda number: 100 if number < 3 else 0.1)
     assert min(later[1:4]) < 2 * MIB
     assert max(later[4:]) > 8 * MIB
@@ -216,6 +233,7 @@ def test_batches_do_not_shrink_where_many_share_a_fast_link_and_recover_when_it_
 def test_a_batch_of_next_to_nothing_says_nothing_about_the_link() -> None:
     link = Link()
     made = Pass(link, 6)
+    made.sender._adapt(64, 30.0)
     made.sender._adapt(64, 30.0)
     made.sender.run()
     assert link.sizes[0] > 3 * MIB
@@ -272,6 +290,7 @@ def test_only_what_did_not_arrive_is_sent_again(monkeypatch: pytest.MonkeyPatch)
 
     link = Link(answer, have=bytes([0b101]))
     made = Pass(link, 3)
+    made.sender._adapt(0, 0.0)  # no taste of one chunk
     made.sender.run()
     assert link.types == [[FrameType.DATA]]
     assert made.progress[0].view().done_chunks == 3
@@ -322,6 +341,22 @@ def test_while_an_answer_is_awaited_another_connection_may_send() -> None:
     again.join(10)
     assert not again.is_alive()
     assert len(links) == 2
+
+
+@pytest.mark.parametrize("error", [None, UnreachableError("no answer")])
+def test_a_connection_opened_before_is_there_for_the_first_who_sends(error: SiteError | None) -> None:
+    links: list[Any] = []
+
+    def make() -> Any:
+        links.append(Link())
+        links[-1].opening = error
+        return links[-1]
+
+    connections = Connections(make, lambda: 2)
+    connections.warm_up()
+    assert (len(links), links[0].opened) == (1, 1)
+    assert connections.take() is links[0]
+    assert len(links) == 1
 
 
 def test_a_connection_on_which_nothing_is_acknowledged_is_cut_and_a_silent_one_at_rest_is_not() -> None:

@@ -241,6 +241,19 @@ def test_a_connection_is_used_again_and_a_lost_one_replaced(serve: Callable[...,
     assert connection.request("GET", "/x", token="t") == b"{}"
 
 
+def test_a_connection_may_be_opened_before_it_is_needed(serve: Callable[..., Server]) -> None:
+    connection = site_for(serve().port).connection(5)
+    connection.open()
+    opened = connection._http
+    assert opened is not None
+    assert connection.request("GET", "/x", token="t") == b"{}"
+    assert connection._http is opened
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    with pytest.raises(UnreachableError, match="refused"):
+        site_for(port).connection(5).open()
+
+
 def test_a_body_goes_out_in_pieces_of_a_bearable_size() -> None:
     parts = [b"a" * 64, b"b" * 64, memoryview(bytes(600 << 10)), b"c" * 64]
     pieces = list(site_module._pieces(parts))

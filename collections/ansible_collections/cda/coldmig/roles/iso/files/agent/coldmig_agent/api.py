@@ -254,6 +254,10 @@ class DataClient:
         self._connection = site.connection(DATA_TIMEOUT)
         self._token = token
 
+    def open(self) -> None:
+        """Open the connection before it is needed. Raises SiteError."""
+        self._connection.open()
+
     def have(self, disk: int, chunks: int) -> bytes:
         """Bitmap of the chunks that are durable at the site: bit ``i % 8`` of byte ``i // 8`` is chunk ``i``."""
         size = (chunks + 7) // 8

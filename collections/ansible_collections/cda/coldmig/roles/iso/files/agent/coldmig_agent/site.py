@@ -225,6 +225,15 @@ class Connection:
             self._http = connection
         return self._http
 
+    def open(self) -> None:
+        """Open it before it is needed. Raises SiteError."""
+        try:
+            self._open()
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.close()
+            raise explain(error, self._config) from error
+        self._used_at = time.monotonic()
+
     def info(self) -> TcpInfo | None:
         """What the kernel knows of the connection that is open now, if one is."""
         sock = getattr(self._http, "sock", None)

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
 from coldmig_agent.api import DataClient
 from coldmig_agent.copying.channel import Closed
 from coldmig_agent.copying.meter import Differences
+from coldmig_agent.site import SiteError
+
+LOG = logging.getLogger(__name__)
 
 #: Unacknowledged data and no sign of life for so long: the way is cut, and a new connection may find another.
 DEAD_SECONDS = 25.0
@@ -29,6 +33,16 @@ class Connections:
         self._awaiting: set[DataClient] = set()
         self._closed = False
         self._growth = Differences()
+
+    def warm_up(self) -> None:
+        """Open a connection for whoever sends first. Whether that works is that sender's business; raises Closed."""
+        client = self.take()
+        try:
+            client.open()
+        except SiteError as error:
+            LOG.info("opening a connection: %s", error)
+        finally:
+            self.give(client)
 
     def take(self) -> DataClient:
         """Wait for a connection. Raises Closed after :meth:`abort`."""

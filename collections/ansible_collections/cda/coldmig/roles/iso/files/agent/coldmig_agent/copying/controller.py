@@ -3,7 +3,7 @@
 is read ahead. No clock and no I/O: it is told everything.
 
 - The link limits: fewer bytes are worth processor time (zstd 3, and more effort while processors idle), and more
-  connections may get more of it.
+  connections may get more of it. Where that is beyond question it is decided within the first second, in glances.
 - The processors limit: ISA-L's fast deflate, which also spares the site its transcoding; plain where that does not pay
   (the encoder sees to that by itself).
 - The disk limits: fewer connections, because heads and buffers gain nothing from more, and more reads at once.
@@ -28,6 +28,12 @@ _CLEAR, _LIKELY = 0.8, 0.5
 _UNREAD = 0.5
 #: Bytes per second above which zstd's effort, here and at the site, costs more than the bytes that it saves.
 _FAST_LINK = 60e6
+#: Below this a link is slow enough for zstd from the first glances on, if its speed stays the same within _SAME.
+_SLOW_LINK = 20e6
+_SAME = 1.3
+#: Bytes of content that one processor compresses in a second with the strongest effort, what they shrink to, and the
+#: share of the idle processors that this may take.
+_STRONGEST_SPEED, _SHRINKS, _ROOM = 40e6, 0.45, 0.5
 #: Seconds for which a site must have been what limits before zstd is tried on it.
 _STEADY = 4
 _IDLE_FOR_ZSTD = 0.25
@@ -42,7 +48,7 @@ _WORSE = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """About one second. Times are sums over all senders."""
+    """About one second, or a part of it. Times are sums over all senders."""
 
     #: Waiting for something to send.
     starved: float
@@ -58,6 +64,8 @@ class Sample:
     progress: int
     #: Bytes that the site's end acknowledged.
     sent: int
+    #: Length of the time that this is about.
+    seconds: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,19 +86,38 @@ class Plan:
 class Controller:
     """One copy's settings."""
 
-    def __init__(self, most_connections: int, codecs: Sequence[str]) -> None:
+    def __init__(self, most_connections: int, codecs: Sequence[str], processors: int = 1) -> None:
         """``codecs``: what the site takes, of ``grains`` and ``zstd``."""
         self._most = max(1, most_connections)
+        self._processors = processors
         self._zstd = "zstd" in codecs
         self.plan = Plan(connections=min(_FIRST_CONNECTIONS, self._most), level=0, depth=2)
         self._before: Limit | None = None
         self._rates: list[int] = []
         #: The running trial: the plan before it, the rate before it, and the seconds it has lasted.
         self._trial: tuple[Plan, float, int] | None = None
+        #: Sum of the idle shares in these seconds.
+        self._idle = 0.0
         self._hold = {"connections": 0, "codec": 0}
         #: Seconds for which the same has limited the copy, and the bytes on the wire in the last ones.
         self._steady = 0
         self._sent: list[int] = []
+        #: Bytes per second on the wire in the glance before.
+        self._glanced = 0.0
+
+    def glance(self, sample: Sample) -> Plan:
+        """Look at a part of the copy's first second: a slow link, and nothing else, is answered at once."""
+        rate = sample.sent / sample.seconds
+        # A connection that has just begun is slow on every link, but soon twice as fast.
+        settled = 0 < rate < _SLOW_LINK and self._glanced / _SAME < rate < self._glanced * _SAME
+        self._glanced = rate
+        clear = self._limit(sample) == "link" and self._share(sample) >= _CLEAR
+        if clear and settled and self._zstd and not self.plan.level and sample.cpu_idle >= _IDLE_FOR_ZSTD:
+            idle = sample.cpu_idle * self._processors
+            strong = rate / _SHRINKS / _STRONGEST_SPEED <= idle * _ROOM
+            self.plan = replace(self.plan, level=_EFFORTS[-1 if strong else 0], limited_by="link")
+            self._before = "link"
+        return self.plan
 
     def tick(self, sample: Sample) -> Plan:
         """Look at one more second."""
@@ -103,6 +130,7 @@ class Controller:
         self._hold = {what: max(0, seconds - 1) for what, seconds in self._hold.items()}
         self.plan = replace(self.plan, limited_by=limit or self.plan.limited_by)
         if self._trial is not None:
+            self._idle += sample.cpu_idle
             self._judge(limit)
         elif certain:
             self._act(limit, sample)
@@ -159,6 +187,7 @@ class Controller:
     def _try(self, plan: Plan) -> None:
         rate = sum(self._rates) / len(self._rates)
         self._trial = (self.plan, rate, 0)
+        self._idle = 0.0
         self.plan = plan
         self._rates = []
 
@@ -176,7 +205,7 @@ class Controller:
             if now < rate * _WORTH and limit in {"link", "site"}:
                 self.plan = replace(self.plan, connections=before.connections)
                 self._hold["connections"] = _HOLD
-        elif now < rate * _WORSE or limit == "cpu":
+        elif now < rate * _WORSE or (limit == "cpu" and self._idle < _IDLE_FOR_LESS * _TRIAL):
             self.plan = replace(self.plan, level=before.level)
             self._hold["codec"] = _HOLD
 

@@ -112,7 +112,7 @@ class Copier:
                     self._wait(backoff.next())
                 first, before = before is None and not self._complete, left
                 self._on_pass()
-                refusals = CopyPass(self._work, connections, first=first).run()
+                refusals = CopyPass(self._work, connections, client, first=first).run()
 
     def _tell(self, left: int, before: int | None, refusals: Refusals) -> None:
         """Say why there is another pass."""
@@ -146,6 +146,7 @@ class Copier:
         missing = {}
         for index, progress in self.progress.items():
             have = self._work.ask(partial(client.have, index, progress.total_chunks))
+            self._work.keep_bitmap(index, have)
             at_site = count_set(have, progress.total_chunks)
             progress.at_site(at_site)
             missing[index] = progress.total_chunks - at_site

@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -46,11 +47,16 @@ LOG = logging.getLogger(__name__)
 
 POOL_CHUNKS = 64
 BATCH_TOTAL = 32 << 20
+#: Bitmaps of disks that are kept until they are read: one bit for each MiB, of 32 TiB.
+BITMAP_TOTAL = 4 << 20
 _ITEMS = 16
 #: Devices read at the same time; more would only make buffers wait.
 PARALLEL_DISKS = 4
 MAX_SENDERS = 9
 TICK_SECONDS = 1.0
+#: The first looks at what limits come sooner, and so many of them.
+GLANCE_SECONDS = 0.15
+GLANCES = 10
 #: A read that takes longer is told.
 SLOW_READ_SECONDS = 10.0
 
@@ -73,10 +79,20 @@ class Work:
     codecs: tuple[str, ...] = ("grains",)
     plan: Plan | None = None
     samples: dict[int, Sampled] = field(default_factory=dict)
+    #: What the site had of each disk before this pass; looked at once.
+    bitmaps: dict[int, bytes] = field(default_factory=dict)
 
     def client(self) -> DataClient:
         """A connection of its own."""
         return DataClient(self.site, self.token)
+
+    def keep_bitmap(self, disk: int, have: bytes) -> None:
+        """Spare this disk's reader a question, unless there are many large disks."""
+        others = sum(len(bitmap) for index, bitmap in self.bitmaps.items() if index != disk)
+        if others + len(have) <= BITMAP_TOTAL:
+            self.bitmaps[disk] = have
+        else:
+            self.bitmaps.pop(disk, None)
 
     def ask(self, question: Callable[[], _T], halt: threading.Event | None = None) -> _T:
         """Ask the site until it answers. Raises CopyStopped, and Closed once ``halt`` is set."""
@@ -102,11 +118,13 @@ class Work:
 class CopyPass:
     """One time through everything that is missing."""
 
-    def __init__(self, work: Work, connections: int, *, first: bool) -> None:
+    def __init__(self, work: Work, connections: int, client: DataClient, *, first: bool) -> None:
+        """``client`` is open, and nobody else uses it during this pass."""
         self._work = work
+        self._clients = [client]
         self._first = first
         self._cpus = os.cpu_count() or 1
-        self._controller = Controller(connections, work.codecs)
+        self._controller = Controller(connections, work.codecs, self._cpus)
         self._set(self._controller.plan)
         self._halt = threading.Event()
         self._pool = Pool(POOL_CHUNKS)
@@ -127,9 +145,25 @@ class CopyPass:
         self._watches = [Stopwatch() for _sender in range(self._most_senders)]
         self._readers: dict[int, DiskReader] = {}
         self._growth = Differences()
+        self._glances = GLANCES if first else 0
+        self._looked = time.monotonic()
 
     def _new_client(self) -> DataClient:
         return self._work.client()
+
+    @contextmanager
+    def _client(self) -> Iterator[DataClient]:
+        """A connection for a reader's questions: the one that is open, or one of its own."""
+        try:
+            client = self._clients.pop()
+        except IndexError:
+            with closing(self._new_client()) as own:
+                yield own
+            return
+        try:
+            yield client
+        finally:
+            self._clients.append(client)
 
     def _set(self, plan: Plan) -> None:
         self._plan = self._work.plan = plan
@@ -169,6 +203,9 @@ class CopyPass:
         self._connections.abort()
 
     def _send(self, number: int) -> None:
+        # While the first reader asks what it may leave out: opening one takes three times the way there and back.
+        if number < self._plan.connections:
+            self._connections.warm_up()
         encoder = Encoder(lambda: self._plan.level, self._samples, self._pool.give)
         Sender(number, self._desk, encoder, self._watches[number]).run()
 
@@ -180,8 +217,10 @@ class CopyPass:
         work = self._work
         progress = work.progress[disk]
         source = work.sources[disk]
-        with closing(self._new_client()) as client:
-            have = work.ask(partial(client.have, disk, progress.total_chunks), self._halt)
+        with self._client() as client:
+            have = work.bitmaps.pop(disk, None)
+            if have is None:
+                have = work.ask(partial(client.have, disk, progress.total_chunks), self._halt)
             if count_set(have, progress.total_chunks) == progress.total_chunks:
                 return
             try:
@@ -234,7 +273,8 @@ class CopyPass:
     def _watch(self, until: Sequence[Future[None]], others: Sequence[Future[None]]) -> None:
         """Wait until all of ``until`` are done. Raises the first error of any, and CopyStopped when told to stop."""
         while True:
-            done, pending = wait([*until, *others], timeout=TICK_SECONDS, return_when=FIRST_EXCEPTION)
+            pause = GLANCE_SECONDS if self._glances else TICK_SECONDS
+            done, pending = wait([*until, *others], timeout=pause, return_when=FIRST_EXCEPTION)
             errors = [error for future in done if (error := future.exception()) is not None]
             if errors:
                 # A reader that lost its channel is a consequence; the cause is what the others say.
@@ -246,7 +286,7 @@ class CopyPass:
             self._tick()
 
     def _tick(self) -> None:
-        """Look at what the last second was spent on."""
+        """Look at what the last second, or a part of the first ones, was spent on."""
         silent = self._connections.cut_dead()
         if silent is not None:
             self._work.voice.about("link", f"no answer from the site for {silent:.0f} s; trying a new connection")
@@ -259,6 +299,8 @@ class CopyPass:
         idle, everything = self._growth.since("idle", idle), self._growth.since("cpu", everything)
         content = sum(progress.content for progress in self._work.progress.values())
         sent, unread = self._connections.measure()
+        now = time.monotonic()
+        seconds, self._looked = now - self._looked, now
         sample = Sample(
             starved=spent[Doing.STARVED],
             computing=spent[Doing.COMPUTING],
@@ -267,8 +309,11 @@ class CopyPass:
             cpu_idle=idle / everything if everything else 0.5,
             progress=int(self._growth.since("content", content)),
             sent=sent,
+            seconds=max(seconds, 1e-3),
         )
-        before, plan = self._plan, self._controller.tick(sample)
+        look = self._controller.glance if self._glances else self._controller.tick
+        self._glances = max(0, self._glances - 1)
+        before, plan = self._plan, look(sample)
         if plan != before:
             LOG.info("copy: %s with %s", plan, sample)
             self._set(plan)

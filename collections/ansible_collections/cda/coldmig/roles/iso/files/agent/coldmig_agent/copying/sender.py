@@ -35,6 +35,9 @@ _LINGER_SECONDS = 1.0
 _BATCH_SECONDS = 10.0
 _MIN_BATCH = 1 << 20
 _FIRST_BATCH = 4 << 20
+#: The very first one is smaller: what is encoded before anything is known of the link may have to wait for seconds. It
+#: is larger by a step for each sender, so that they do not all encode, and all send, at the same time.
+_TASTE, _TASTE_STEP = 1 << 20, 1 << 18
 _PARKED_SECONDS = 0.5
 _RETRY_CAP = 15.0
 STAGING_FULL = "the site's staging is full; the copy pauses and goes on by itself when there is space again"
@@ -123,6 +126,7 @@ class Sender:
         self._encoder = encoder
         self._watch = watch
         self._batch_bytes = _FIRST_BATCH
+        self._begun = False
         self._backoff = Backoff(cap=_RETRY_CAP)
 
     def run(self) -> None:
@@ -145,6 +149,8 @@ class Sender:
     def _collect(self, batch: Batch) -> bool:
         """Fill the batch; False when the items have ended."""
         most = min(self._batch_bytes, self._desk.batch_bytes())
+        if not self._begun:
+            most = min(most, _TASTE + self._number * _TASTE_STEP)
         began = time.monotonic()
         while batch.size < most and len(batch.entries) < MAX_FRAMES:
             self._watch.now(Doing.STARVED)
@@ -185,7 +191,8 @@ class Sender:
             self._desk.connections.give(client)
 
     def _adapt(self, size: int, seconds: float) -> None:
-        if size < _MIN_BATCH // 2:
+        first, self._begun = not self._begun, True
+        if first or size < _MIN_BATCH // 2:
             return  # says more about the way there and back than about how much fits through
         wanted = int(size / max(seconds, 1e-3) * _BATCH_SECONDS)
         # By twice at most: one quick answer is no fast link.
