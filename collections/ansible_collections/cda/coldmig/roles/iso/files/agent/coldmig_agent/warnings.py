@@ -284,6 +284,16 @@ CATALOGUE: Mapping[str, Entry] = {
         "LVM volume {place} is kept with {how}: it was not looked at{why}",
         "See to it that all its disks are migrated together; LVM cache is detached with lvconvert --uncache.",
     ),
+    "raid-degraded": _entry(
+        "warning",
+        "{place} is degraded, {missing} of its {members} members do not belong to it any more: the copy is so, too",
+        "Replace the missing disk on the source first, or add one to the array after the migration.",
+    ),
+    "volume-group-incomplete": _entry(
+        "warning",
+        "LVM volume group {group} lacks {missing} of its physical volumes: what lies on them is not there",
+        "See to it that all its disks are in the machine, and boot this ISO again.",
+    ),
     # --- what was seen and what was not
     "several-systems": _entry(
         "warning",

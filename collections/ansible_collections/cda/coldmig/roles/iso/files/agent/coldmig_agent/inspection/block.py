@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from coldmig_agent.discovery import filesystems, tables
@@ -12,6 +12,7 @@ from coldmig_agent.discovery.disks import Source, Volume, open_reader
 from coldmig_agent.discovery.filesystems import Content
 from coldmig_agent.inspection import devices
 from coldmig_agent.inspection.errors import InspectionError
+from coldmig_agent.machine import Notice
 
 LVM_MEMBER = "LVM2_member"
 RAID_MEMBER = "linux_raid_member"
@@ -39,14 +40,22 @@ class Block:
     snapshot: bool = False
 
 
+@dataclass(slots=True)
+class Built:
+    """What was put together: arrays or volumes, what did not work, and what a person should know."""
+
+    blocks: list[Block] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+
+
 def of_volume(source: Source, volume: Volume) -> Block:
     """A partition, or a whole disk without a table, before there is an overlay."""
     number = volume.number
     names: list[str] = []
     entry = next((item for item in source.table.entries if item.number == number), None)
     if entry is not None:
-        partuuid = str(getattr(entry, "uuid", ""))
-        names += [f"PARTUUID={partuuid}"] if partuuid else []
+        names += [f"PARTUUID={entry.uuid}"] if entry.uuid else []
         names += [f"PARTLABEL={entry.name}"] if entry.name else []
     return Block(
         key=f"disk{volume.disk}/{number}" if number else f"disk{volume.disk}",

@@ -5,21 +5,23 @@ work, at each partition as it lies on its disk. Whatever happens, the answer say
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from coldmig_agent import fence
-from coldmig_agent.discovery.disks import Source
+from coldmig_agent import encryption, fence
+from coldmig_agent.discovery.disks import Source, open_reader
+from coldmig_agent.encryption import Encryption
 from coldmig_agent.guest.facts import InspectedFacts, VolumeFacts
 from coldmig_agent.inspection import block as blocks
 from coldmig_agent.inspection import commands, devices, filesystems, lvm, md, overlay, reader, teardown
 from coldmig_agent.inspection.block import Block
 from coldmig_agent.inspection.errors import InspectionError, OutOfTimeError
 from coldmig_agent.inspection.limits import MORE, Clock, Limits
-from coldmig_agent.machine import InspectedVolume, Inspection, KernelWrites
+from coldmig_agent.machine import InspectedVolume, Inspection, KernelWrites, Notice
 from coldmig_agent.text import clean
 
 LOG = logging.getLogger(__name__)
@@ -27,15 +29,30 @@ LOG = logging.getLogger(__name__)
 Say = Callable[[str], None]
 MAX_FILE_SYSTEMS = 64
 _MAX_PROBLEMS = 64
+_ENCRYPTED = frozenset({"crypto_LUKS", "BitLocker"})
 _MEMBERS = frozenset({blocks.LVM_MEMBER, blocks.RAID_MEMBER})
 
 
 @dataclass(frozen=True, slots=True)
+class Encrypted:
+    """An encrypted array or logical volume and what opens it."""
+
+    place: str
+    key: str
+    protectors: Encryption
+
+
+@dataclass(frozen=True, slots=True)
 class Look:
-    """Everything that holds something, in the order of the disks, and how looking at it went."""
+    """Everything that holds something, in the order of the disks, and how looking at it went.
+
+    ``encrypted`` are arrays and logical volumes only: partitions are known from :mod:`coldmig_agent.discovery`.
+    """
 
     volumes: tuple[InspectedFacts, ...] = ()
     report: Inspection = field(default_factory=Inspection)
+    encrypted: tuple[Encrypted, ...] = ()
+    notices: tuple[Notice, ...] = ()
 
     def with_roles(self, roles: Mapping[str, str]) -> Inspection:
         """The report with what each file system is (:attr:`coldmig_agent.guest.assemble.Assembly.roles`)."""
@@ -54,6 +71,8 @@ class _Result:
     facts: dict[str, VolumeFacts] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    encrypted: list[Encrypted] = field(default_factory=list)
     overlay_bytes: int = 0
 
     def problem(self, text: str) -> None:
@@ -91,7 +110,7 @@ def inspect(
     )
     LOG.info("inspection: %d file systems in %.1f s, %d bytes of changes in memory", len(result.facts), seconds,
              result.overlay_bytes)  # fmt: skip
-    return Look(volumes, report)
+    return Look(volumes, report, tuple(result.encrypted), tuple(result.notices))
 
 
 def _writes(source: Source, sys: Path) -> KernelWrites:
@@ -166,15 +185,37 @@ def _assemble(sources: Sequence[Source], limits: Limits, clock: Clock, result: _
     result.blocks = placed
     for build in (md.assemble, lvm.activate):
         try:
-            found, problems = build(result.blocks, clock)
+            built = build(result.blocks, clock)
         except OutOfTimeError:
             raise
         except InspectionError as error:
             result.problem(str(error))
             continue
-        result.blocks = [*result.blocks, *found]
-        for text in problems:
+        result.blocks = [*result.blocks, *built.blocks]
+        result.notices += built.notices
+        for text in built.problems:
             result.problem(text)
+    result.encrypted = _encrypted(result.blocks)
+
+
+def _encrypted(found: Sequence[Block]) -> list[Encrypted]:
+    """Encrypted arrays and logical volumes; those on partitions are seen without overlays."""
+    volumes: list[Encrypted] = []
+    for item in found:
+        if item.origin is not None or item.node is None or item.content.fstype not in _ENCRYPTED:
+            continue
+        try:
+            fd, read = open_reader(item.node)
+        except OSError as error:
+            LOG.info("inspection: %s: %s", item.place, error)
+            continue
+        try:
+            protectors = encryption.read(read, item.content.fstype)
+        finally:
+            os.close(fd)
+        if protectors is not None:
+            volumes.append(Encrypted(item.place, item.key, protectors))
+    return volumes
 
 
 def _read_all(limits: Limits, clock: Clock, result: _Result, say: Say) -> None:

@@ -16,10 +16,10 @@ from typing import cast
 from coldmig_agent.discovery.filesystems import Content
 from coldmig_agent.inspection import block as blocks
 from coldmig_agent.inspection import commands, devices, modules
-from coldmig_agent.inspection.block import Block
+from coldmig_agent.inspection.block import Block, Built
 from coldmig_agent.inspection.errors import InspectionError, OutOfTimeError
 from coldmig_agent.inspection.limits import Clock
-from coldmig_agent.text import clean
+from coldmig_agent.warnings import notice
 
 MAX_VOLUMES = 128
 _NAME = re.compile(r"^[A-Za-z0-9+_.-]{1,128}$")
@@ -94,16 +94,17 @@ def mapper_name(group: str, name: str) -> str:
     return f"{group.replace('-', '--')}-{name.replace('-', '--')}"
 
 
-def activate(found: Sequence[Block], clock: Clock) -> tuple[list[Block], list[str]]:
-    """Volumes of the groups that ``found`` holds physical volumes of, and what did not work."""
+def activate(found: Sequence[Block], clock: Clock) -> Built:
+    """Volumes of the groups that ``found`` holds physical volumes of. Raises InspectionError."""
     members = [item for item in found if item.content.fstype == blocks.LVM_MEMBER and item.node is not None]
     if not members:
-        return [], []
+        return Built()
     settings = configuration([str(item.node) for item in members])
     columns = "vg_name,vg_systemid,vg_missing_pv_count"
     groups = parse_report(_lvm(clock, settings, "vgs", "--foreign", "-o", columns), "vg")
-    problems = [
-        f"volume group {clean(row['vg_name'], 64)} lacks {row['vg_missing_pv_count']} physical volumes"
+    built = Built()
+    built.notices += [
+        notice("volume-group-incomplete", group=row["vg_name"], missing=row["vg_missing_pv_count"])
         for row in groups
         if row.get("vg_missing_pv_count", "0") not in {"", "0"}
     ]
@@ -114,19 +115,18 @@ def activate(found: Sequence[Block], clock: Clock) -> tuple[list[Block], list[st
     command = _command(settings, "vgchange", "--activate", "y", "--ignoreactivationskip", "--activationmode", "partial")
     done = commands.run(command, clock.left)
     if done.status != 0:
-        problems.append(f"some logical volumes could not be activated ({done.complaint})")
-    result: list[Block] = []
+        built.problems.append(f"some logical volumes could not be activated ({done.complaint})")
     disk = members[0].disk
     for volume in _volumes(clock, settings)[:MAX_VOLUMES]:
         if "public" not in volume.roles or volume.kind == "thin-pool":
             continue
         try:
-            result.append(_block(volume, disk))
+            built.blocks.append(_block(volume, disk))
         except OutOfTimeError:
             raise
         except InspectionError as error:
-            problems.append(f"LVM volume {volume.group}/{volume.name}: {error}")
-    return result, problems
+            built.problems.append(f"LVM volume {volume.group}/{volume.name}: {error}")
+    return built
 
 
 def _command(settings: str, command: str, *arguments: str) -> list[str]:

@@ -12,12 +12,13 @@ from pathlib import Path
 from coldmig_agent.discovery.filesystems import Content
 from coldmig_agent.inspection import block as blocks
 from coldmig_agent.inspection import commands, devices, modules
-from coldmig_agent.inspection.block import Block
+from coldmig_agent.inspection.block import Block, Built
 from coldmig_agent.inspection.errors import InspectionError, OutOfTimeError
 from coldmig_agent.inspection.limits import Clock
 from coldmig_agent.inspection.overlay import WORK_DIR
 from coldmig_agent.interfaces import read_text
 from coldmig_agent.text import clean
+from coldmig_agent.warnings import notice
 
 MAX_ARRAYS = 32
 #: Minor numbers from here on, so that nobody takes one of ours for the guest's.
@@ -41,9 +42,9 @@ def array_name(properties: Mapping[str, str]) -> str:
     return name if re.fullmatch(r"[\w.+-]+", name, re.ASCII) else ""
 
 
-def assemble(found: Sequence[Block], clock: Clock) -> tuple[list[Block], list[str]]:
-    """Arrays that ``found`` holds members of, and what did not work."""
-    problems: list[str] = []
+def assemble(found: Sequence[Block], clock: Clock) -> Built:
+    """Arrays that ``found`` holds members of."""
+    built = Built()
     groups: dict[str, list[tuple[Block, dict[str, str]]]] = {}
     for member in found:
         if member.content.fstype != blocks.RAID_MEMBER or member.node is None:
@@ -52,34 +53,33 @@ def assemble(found: Sequence[Block], clock: Clock) -> tuple[list[Block], list[st
         properties = parse_export(done.output)
         identity = properties.get("MD_UUID", "")
         if not _UUID.match(identity):
-            problems.append(f"{member.place}: mdadm cannot read its RAID superblock")
+            built.problems.append(f"{member.place}: mdadm cannot read its RAID superblock")
             continue
         groups.setdefault(identity, []).append((member, properties))
     if not groups:
-        return [], problems
+        return built
     levels = {_level(group) for group in groups.values()}
     modules.load(["md_mod", *sorted(_MODULE.get(level, level) for level in levels if level)], clock)
     config = WORK_DIR / "mdadm.conf"
     nodes = [str(member.node) for group in groups.values() for member, _ in group]
     config.write_text(f"DEVICE {' '.join(nodes)}\nAUTO -all\n", encoding="ascii")
     names = [array_name(group[0][1]) for group in groups.values()]
-    arrays: list[Block] = []
     for number, (identity, group) in enumerate(list(groups.items())[:MAX_ARRAYS]):
         name = names[number] if names.count(names[number]) == 1 else ""
         place = f"RAID array {name or identity}"
         try:
             _start(number, group, config, clock)
-            arrays += _blocks(number, name or identity, group[0][0].disk, clock)
+            built.blocks += _blocks(number, name or identity, group[0][0].disk, clock)
         except OutOfTimeError:
             raise
         except InspectionError as error:
-            problems.append(f"{place} could not be started: {error}")
+            built.problems.append(f"{place} could not be started: {error}")
         else:
             missing = read_text(_entry(number) / "md/degraded") or "0"
             if missing != "0":
-                problems.append(f"{place} is degraded: {missing} of its {group[0][1].get('MD_DEVICES', '?')} members"
-                                " are missing")  # fmt: skip
-    return arrays, problems
+                members = clean(group[0][1].get("MD_DEVICES", "?"), 8)
+                built.notices.append(notice("raid-degraded", place=place, missing=missing, members=members))
+    return built
 
 
 def _level(group: _Members) -> str:
