@@ -264,6 +264,7 @@ class InspectedFacts:
     ``key``: ``disk0/2``, ``disk0``, ``lvm/<vg>/<lv>``, ``md/<name>``. ``names``: how guests may call it beside its UUID
     and label: ``/dev/mapper/vg-lv``, ``/dev/vg/lv``, ``/dev/md0``, ``/dev/md/<name>``, ``PARTUUID=…``, ``PARTLABEL=…``.
     ``fstype`` as blkid says, also ``crypto_LUKS``, ``swap``, ``BitLocker`` for volumes that were not mounted.
+    ``snapshot``: an older state of another volume (LVM), with the same UUID.
     """
 
     place: str
@@ -275,3 +276,4 @@ class InspectedFacts:
     facts: VolumeFacts | None = None
     problem: str = ""
     names: tuple[str, ...] = ()
+    snapshot: bool = False

@@ -129,6 +129,7 @@ def _inspected(item: Block, result: _Result) -> InspectedFacts:
         facts=result.facts.get(item.key),
         problem=clean(result.reasons.get(item.key, ""), 200),
         names=item.names,
+        snapshot=item.snapshot,
     )
 
 
