@@ -94,6 +94,19 @@ def test_connections_that_have_just_begun_are_no_slow_link() -> None:
     assert glanced(Controller(4, CODECS, 2), *growing).level == 0
 
 
+def test_glances_end_soon_once_something_is_sent_and_at_last_in_any_case() -> None:
+    sending, silent = Controller(4, CODECS, 2), Controller(4, CODECS, 2)
+    for glances in range(100):
+        if not sending.glancing:
+            break
+        glanced(sending, replace(GLANCE, sent=0) if glances < 5 else replace(GLANCE, sent=9_000_000))
+    assert 10 < glances < 20
+    glanced(silent, *[replace(GLANCE, sent=0)] * 30)
+    assert silent.glancing
+    glanced(silent, *[replace(GLANCE, sent=0)] * 30)
+    assert not silent.glancing
+
+
 def test_a_site_without_zstd_gets_none_at_a_glance_either() -> None:
     assert glanced(Controller(4, ("grains",), 2), *[GLANCE] * 5).level == 0
 

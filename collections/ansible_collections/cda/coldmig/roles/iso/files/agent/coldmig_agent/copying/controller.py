@@ -31,6 +31,8 @@ _FAST_LINK = 60e6
 #: Below this a link is slow enough for zstd from the first glances on, if its speed stays the same within _SAME.
 _SLOW_LINK = 20e6
 _SAME = 1.3
+#: Glances at what is being sent, and with those until something is: connections take their time on a long way.
+_GLANCES, _GLANCES_IN_ALL = 10, 40
 #: Bytes of content that one processor compresses in a second with the strongest effort, what they shrink to, and the
 #: share of the idle processors that this may take.
 _STRONGEST_SPEED, _SHRINKS, _ROOM = 40e6, 0.45, 0.5
@@ -104,9 +106,17 @@ class Controller:
         self._sent: list[int] = []
         #: Bytes per second on the wire in the glance before.
         self._glanced = 0.0
+        self._glances, self._glances_in_all = _GLANCES, _GLANCES_IN_ALL
+
+    @property
+    def glancing(self) -> bool:
+        """Whether the next look should come soon, and be a glance."""
+        return self._glances > 0 and self._glances_in_all > 0
 
     def glance(self, sample: Sample) -> Plan:
         """Look at a part of the copy's first second: a slow link, and nothing else, is answered at once."""
+        self._glances -= sample.sent > 0
+        self._glances_in_all -= 1
         rate = sample.sent / sample.seconds
         # A connection that has just begun is slow on every link, but soon twice as fast.
         settled = 0 < rate < _SLOW_LINK and self._glanced / _SAME < rate < self._glanced * _SAME

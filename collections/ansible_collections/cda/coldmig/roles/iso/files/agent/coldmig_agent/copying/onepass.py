@@ -54,9 +54,8 @@ _ITEMS = 16
 PARALLEL_DISKS = 4
 MAX_SENDERS = 9
 TICK_SECONDS = 1.0
-#: The first looks at what limits come sooner, and so many of them.
+#: The first looks at what limits come sooner.
 GLANCE_SECONDS = 0.15
-GLANCES = 10
 #: A read that takes longer is told.
 SLOW_READ_SECONDS = 10.0
 
@@ -145,7 +144,6 @@ class CopyPass:
         self._watches = [Stopwatch() for _sender in range(self._most_senders)]
         self._readers: dict[int, DiskReader] = {}
         self._growth = Differences()
-        self._glances = GLANCES if first else 0
         self._looked = time.monotonic()
 
     def _new_client(self) -> DataClient:
@@ -273,7 +271,7 @@ class CopyPass:
     def _watch(self, until: Sequence[Future[None]], others: Sequence[Future[None]]) -> None:
         """Wait until all of ``until`` are done. Raises the first error of any, and CopyStopped when told to stop."""
         while True:
-            pause = GLANCE_SECONDS if self._glances else TICK_SECONDS
+            pause = GLANCE_SECONDS if self._glancing else TICK_SECONDS
             done, pending = wait([*until, *others], timeout=pause, return_when=FIRST_EXCEPTION)
             errors = [error for future in done if (error := future.exception()) is not None]
             if errors:
@@ -284,6 +282,10 @@ class CopyPass:
             if not pending & set(until):
                 return
             self._tick()
+
+    @property
+    def _glancing(self) -> bool:
+        return self._first and self._controller.glancing
 
     def _tick(self) -> None:
         """Look at what the last second, or a part of the first ones, was spent on."""
@@ -311,8 +313,7 @@ class CopyPass:
             sent=sent,
             seconds=max(seconds, 1e-3),
         )
-        look = self._controller.glance if self._glances else self._controller.tick
-        self._glances = max(0, self._glances - 1)
+        look = self._controller.glance if self._glancing else self._controller.tick
         before, plan = self._plan, look(sample)
         if plan != before:
             LOG.info("copy: %s with %s", plan, sample)
