@@ -33,6 +33,9 @@ def in_state(site: SiteKit, acme: Caller, iso: Caller) -> Callable[[str], tuple[
     """Makes a migration and brings it, by the ordinary ways, to a state."""
 
     def make(state: str) -> tuple[str, Caller]:
+        if state == "assessed":
+            template = acme.ok("POST", "/templates", TEMPLATE | {"name": "look", "mode": "assess"})
+            return site.enrol(site.iso(acme, template["id"]))
         migration, agent = site.enrol(iso)
         path = f"/migrations/{migration}"
         if state == "canceled":
@@ -58,7 +61,7 @@ def in_state(site: SiteKit, acme: Caller, iso: Caller) -> Callable[[str], tuple[
 
 InState = Callable[[str], tuple[str, Caller]]
 
-STATES = ["waiting", "confirmed", "copying", "copied", "importing", "finished", "failed", "canceled"]
+STATES = ["waiting", "confirmed", "copying", "copied", "importing", "finished", "failed", "canceled", "assessed"]
 ACTIVE = STATES[:5]
 REQUESTS: dict[str, tuple[str, Any, list[str], str | None]] = {
     # what: (method and path, body, states it is possible in, state it leads to)
@@ -97,7 +100,7 @@ def test_only_ended_migrations_can_be_removed_and_their_staging_goes_too(
     staged.mkdir()
     (staged / "disk-0.pack").write_bytes(b"x")
     path = f"/migrations/{migration}"
-    if state in ("finished", "failed", "canceled"):
+    if state in ("finished", "failed", "canceled", "assessed"):
         acme.ok("DELETE", path)
         acme.problem(404, "not-found", "GET", path)
         acme.problem(404, "not-found", "DELETE", path)

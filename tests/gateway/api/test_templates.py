@@ -24,7 +24,8 @@ def test_a_template_is_given_back_with_its_defaults(site: SiteKit) -> None:
         "max_total_bytes": None,
         "bandwidth_limit": None,
     }
-    assert made["skip_free"] == "auto"
+    assert (made["skip_free"], made["mode"], made["system"], made["accept_warnings"]) == ("auto", "migrate", None, [])
+    assert set(made["hardware"].values()) == {None}
     network = {"network": "backbone", "ip_mode": "POOL", "ip": None, "keep_mac": False, "connected": True}
     assert made["destination"] == {"vdc": "vdc-1", "storage_profile": None, "vapp": None, "networks": [network]}
     assert acme.ok("GET", f"/templates/{made['id']}") == made
@@ -116,6 +117,7 @@ BAD_TEMPLATES: list[tuple[dict[str, Any], str]] = [
     ({"limits": {"max_total_bytes": 1.5}}, "limits.max_total_bytes"),
     ({"limits": {"bandwidth_limit": 65535}}, "limits.bandwidth_limit"),
     ({"skip_free": "always"}, "skip_free"),
+    ({"mode": "look"}, "mode"),
     ({"limits": {"unknown": 1}}, "limits.unknown"),
     ({"destination": {}}, "destination.vdc"),
     ({"destination": {"vdc": ""}}, "destination.vdc"),

@@ -157,6 +157,27 @@ def test_a_silent_attempt_is_superseded_by_the_next_boot(site: SiteKit, acme: Ca
     assert (last["actor"], last["event"], last["to"]) == ("gateway", "cancel", "canceled")
 
 
+def test_an_assessment_takes_no_part_in_what_boots_leave_to_each_other(
+    site: SiteKit, acme: Caller, iso: Caller
+) -> None:
+    first, _ = site.enrol(iso)
+    _stage(site, first, 0)
+    (template,) = acme.ok("GET", "/templates")["items"]
+    path = f"/templates/{template['id']}"
+    acme.ok("PUT", path, TEMPLATE | {"mode": "assess"})
+    _silent(site, first)
+    site.context.presence.started = now() - timedelta(hours=1)
+    looks = [site.enrol(iso)[0] for _ in range(33)]  # more than attempts are looked at
+    assert _supersede(site) == []
+    assert [_earlier(site, look) for look in looks] == [[[], []]] * len(looks)
+    for look in looks[:2]:
+        _stage(site, look, 0)
+    acme.ok("PUT", path, TEMPLATE)
+    second, _ = site.enrol(iso)
+    assert _earlier(site, second) == [[EarlierDisk(first, 0)], []]
+    assert acme.ok("GET", f"/migrations/{first}")["superseded_by"] == second
+
+
 def test_a_machine_that_was_not_booted_again_stays_however_silent(site: SiteKit, acme: Caller, iso: Caller) -> None:
     alone, _ = site.enrol(iso)
     other_disks, _ = site.enrol(iso, disks=[_disk(serial="other", size_bytes=1 << 30)])

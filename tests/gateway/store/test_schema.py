@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from coldmig_gateway.api import views
 from coldmig_gateway.store import migrations, schema
 from coldmig_gateway.store.database import Database
 from coldmig_gateway.store.errors import SchemaError
@@ -57,6 +59,36 @@ def test_the_first_schema_is_brought_up_to_date_and_keeps_its_rows(database: Dat
             ("auto", "auto", False, None)
         )
         assert [(disk.earlier, disk.unreadable_ranges, disk.unreadable_bytes) for disk in row.disks] == [([], [], 0)]
+        # What began before there were assessments is a migration that nothing holds back.
+        for thing in (row, row.template):
+            assert (thing.mode, thing.system, thing.accept_warnings, thing.hardware) == ("migrate", None, [], {})
+        assert row.blocked == []
+
+
+def test_what_a_machine_said_before_there_were_severities_is_still_told(database: Database) -> None:
+    schema.upgrade(database, "0003")
+    said = {"name": "db-1", "guest": {"os_type": "linux"}, "warnings": [{"code": "tpm", "message": "a TPM"}]}
+    with database.write() as session:
+        session.execute(
+            text(
+                "INSERT INTO templates (id, name, organization, description, destination, auto_start, power_on,"
+                " name_pattern, created_at, created_by, updated_at) VALUES ('t', 'linux', 'acme', '',"
+                " '{\"vdc\": \"v\"}', 0, 0, '{name}', '2030-01-01 00:00:00.000000', 'x', '2030-01-01 00:00:00.000000')"
+            )
+        )
+        for statement in ROWS.split(";\n")[1:]:
+            session.execute(text(statement))
+        session.execute(text("UPDATE migrations SET machine = :said"), {"said": json.dumps(said)})
+    schema.upgrade(database)
+    schema.require_current(database)
+    with database.read() as session:
+        seen = views.migration(migrations.get(session, "acme", "m"))
+        assert views.template(migrations.get(session, "acme", "m").template).mode == "migrate"
+    assert (seen.guest, seen.guests, seen.system) == ({"os_type": "linux"}, [{"os_type": "linux"}], None)
+    assert [warning.model_dump() for warning in seen.warnings] == [
+        {"code": "tpm", "message": "a TPM", "severity": "warning", "action": None, "accepted": False}
+    ]
+    assert (seen.blocked, seen.hardware.model_dump(exclude_none=True)) == ([], {})
 
 
 def test_the_revisions_make_exactly_the_tables_of_the_models(database: Database) -> None:

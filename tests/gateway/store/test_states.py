@@ -20,6 +20,11 @@ def test_nothing_leaves_an_end(action: Action, state: State) -> None:
         after(action, state)
 
 
+def test_an_assessment_is_an_end_that_no_action_leads_to() -> None:
+    assert State.ASSESSED in ENDED
+    assert State.ASSESSED not in {target for _, target in TRANSITIONS.values()}
+
+
 @pytest.mark.parametrize("state", sorted(ACTIVE))
 def test_everything_under_way_can_fail_and_be_canceled(state: State) -> None:
     assert after(Action.FAIL, state) is State.FAILED
