@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 import sys
@@ -23,6 +24,9 @@ from coldmig_gateway.store.janitor import Janitor
 _log = logging.getLogger(__name__)
 
 _PRESENCE_SECONDS = 10.0
+#: A thread that computes keeps the event loop waiting for so long whenever that wants to go on; Python's own is 5 ms.
+_SWITCH_SECONDS = 0.0005
+_GC_THRESHOLDS = (20_000, 20, 20)
 
 
 def run(settings: Settings, listener: socket.socket) -> None:
@@ -56,6 +60,11 @@ def run(settings: Settings, listener: socket.socket) -> None:
             for task in tasks:
                 task.cancel()
 
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    # What is there now stays: to look through it again and again would hold up every request.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     try:
         asyncio.run(serve())
     finally:
