@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from coldmig_agent.config import parse_config
 from coldmig_agent.copying import device, salvage
 from coldmig_agent.copying.controller import Plan
 from coldmig_agent.copying.engine import Copier
+from coldmig_agent.discover import Found
 from coldmig_agent.discovery.disks import read_image_files
 from coldmig_agent.lifecycle import Agent, Stopped, describe_plan, refusal
+from coldmig_agent.machine import Notice
 from coldmig_agent.site import ProblemError, Site, UnreachableError
 from coldmig_agent.status import Phase, Status
 from support.agent import Agent as Process
@@ -244,6 +247,110 @@ def test_the_machine_is_powered_off_only_when_the_iso_says_so(wanted: bool, monk
     with pytest.raises(Stopped):
         lifecycle.finish(agent, lambda: calls.append(True))
     assert calls == ([True] if wanted else [])
+
+
+def test_an_assessment_is_reported_and_nothing_is_copied(
+    gateway: Gateway, launch: Callable[..., Process], image: Path
+) -> None:
+    before = sha256(image)
+    process = launch(gateway.iso("assess", mode="assess"), image)
+    assert process.finish() == 0, process.text
+    assert "This machine was looked at and reported to the site" in process.text
+    assert "You can power off this machine now" not in process.text
+    (migration,) = gateway.migrations("assess")
+    assert (migration["state"], migration["reserved_bytes"]) == ("assessed", None)
+    assert migration["machine"]["inspection"] is not None
+    assert (migration["progress"], migration["disks"][0]["have_chunks"]) == (None, 0)
+    assert sha256(image) == before
+
+
+@pytest.fixture
+def a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every machine has a warning that holds it back."""
+    real = lifecycle.discover.discover
+
+    def discover(*arguments: Any) -> Found:
+        found = real(*arguments)
+        notice = Notice("tpm-sealed", "a key is sealed", "block", "Add another key.")
+        return replace(found, machine=replace(found.machine, warnings=(notice,)))
+
+    monkeypatch.setattr(lifecycle.discover, "discover", discover)
+
+
+@pytest.mark.usefixtures("a_block")
+def test_a_machine_that_a_warning_holds_back_says_so_and_goes_on_when_it_is_accepted(
+    gateway: Gateway, image: Path
+) -> None:
+    inside = Inside(gateway.iso("held-back"), image)
+    inside.wait_for("held back by its warning tpm-sealed, which somebody has to accept")
+    (migration,) = gateway.migrations("held-back")
+    assert (migration["state"], migration["blocked"]) == ("waiting", ["tpm-sealed"])
+    gateway.call("POST", f"/migrations/{migration['id']}/confirm", {"accept_warnings": ["tpm-sealed"]})
+    assert inside.join() is True, inside.text
+
+
+@pytest.mark.usefixtures("a_block")
+def test_an_assessment_says_at_the_console_what_would_be_in_the_way(gateway: Gateway, image: Path) -> None:
+    inside = Inside(gateway.iso("in-the-way", mode="assess", limits={"max_disk_bytes": 1 << 20}), image)
+    assert inside.join() is True, inside.text
+    snapshot = inside.agent.status.snapshot()
+    assert snapshot.phase is Phase.ASSESSED
+    assert "warnings would hold its migration back: tpm-sealed" in snapshot.detail
+    assert "the site would refuse it: Disk 0" in snapshot.detail
+
+
+class PressedKeys:
+    """Keys as they are pressed, one for each time that the agent looks; ``""`` is none. Then the agent is stopped."""
+
+    def __init__(self, stop: threading.Event, *keys: str) -> None:
+        self._stop = stop
+        self._keys = list(keys)
+
+    def read(self, _seconds: float) -> str:
+        if not self._keys:
+            self._stop.set()
+            return ""
+        return self._keys.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("pressed", "done"),
+    [
+        ("r", ["rebooting"]),
+        ("p", ["powering off"]),
+        ("rr", ["rebooting"]),  # a key that is held down
+        ("xq", []),
+        ("rx", []),
+        ("rxp", ["powering off"]),
+        ("rp", []),
+        ("", []),
+    ],
+)
+def test_after_an_assessment_a_key_reboots_or_powers_off(
+    monkeypatch: pytest.MonkeyPatch, pressed: str, done: list[str]
+) -> None:
+    monkeypatch.setattr(lifecycle, "LAST_SECONDS", 0.3)
+    settings = iso_settings("https://site.example", Authority.create().pem, poweroff_when_done=True)
+    stop = threading.Event()
+    agent = Agent(parse_config(json.dumps(settings).encode()), Status(), stop)
+    agent.status.phase(Phase.ASSESSED, "nothing would hold it back")
+    calls: list[str] = []
+
+    def action(what: str) -> tuple[str, Callable[[], None]]:
+        def do() -> None:
+            calls.append(what)
+            stop.set()
+
+        return what, do
+
+    keys: Any = PressedKeys(stop, *pressed)
+    if done:
+        # Nobody presses anything any more, and the agent is not stopped before it has done what was chosen.
+        keys.read = lambda _seconds: keys._keys.pop(0) if keys._keys else ""
+    with pytest.raises(Stopped):
+        lifecycle.offer(agent, keys, {"r": action("rebooting"), "p": action("powering off")})
+    assert calls == done
+    assert agent.status.snapshot().phase is Phase.ASSESSED
 
 
 def test_a_failed_fence_ends_the_migration_before_it_begins(monkeypatch: pytest.MonkeyPatch, image: Path) -> None:
