@@ -240,7 +240,7 @@ def untouched(stage: Stage) -> Staged:
 
 @dataclass
 class Destination:
-    """Runs the two modules as processes of their own, with their arguments as JSON, as Ansible does."""
+    """Runs the modules as processes of their own, with their arguments as JSON, as Ansible does."""
 
     site: Site
     gateway: Gateway
@@ -253,7 +253,7 @@ class Destination:
             "gateway_token": self.gateway.token,
             "gateway_ca_path": str(self.gateway.ca),
             "migration": migration_id,
-            **(self._vcenter() if module == "vcenter_vm" else self._vcd()),
+            **{"vcenter_vm": self._vcenter, "vcd_vm": self._vcd}.get(module, dict)(),
             "_ansible_check_mode": check,
             "_ansible_diff": True,
             **options,

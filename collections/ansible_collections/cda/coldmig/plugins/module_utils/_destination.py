@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import typing as t
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 
 from ansible.module_utils.basic import env_fallback
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import HttpError, InputError, StateError
-from ansible_collections.cda.coldmig.plugins.module_utils._gateway import UUID, GatewayClient, Migration
+from ansible_collections.cda.coldmig.plugins.module_utils._gateway import UUID, GatewayClient, Image, Migration
 
 ENDED_BADLY = frozenset({"failed", "canceled"})
 STAGED = frozenset({"copied", "importing", "finished"})
@@ -65,6 +66,13 @@ def require_id(migration_id: str) -> str:
     if not UUID.fullmatch(migration_id):
         raise InputError("migration", migration_id, "the id of a migration, as the module migration_info gives it")
     return migration_id
+
+
+@contextlib.contextmanager
+def staged_image(options: t.Mapping[str, t.Any], migration_id: str, disk: int) -> t.Iterator[Image]:
+    """The image of a staged disk, over a connection of its own: one that began with the API cannot carry it."""
+    with GatewayClient.from_options(options) as gateway, gateway.image(migration_id, disk) as image:
+        yield image
 
 
 def get_migration(gateway: GatewayClient, migration_id: str) -> Migration:

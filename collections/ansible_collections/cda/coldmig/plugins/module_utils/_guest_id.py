@@ -182,7 +182,11 @@ _WINDOWS_SERVERS: t.Final = (
     ((5, 0, 0), "win2000{edition}Guest"),
 )
 _EDITIONS_2003: t.Final = ("Datacenter", "Enterprise", "Standard")
-_EDITIONS_2003_32_BIT: t.Final = {"Web": "winNetWebGuest", "Small Business": "winNetBusinessGuest"}
+_EDITIONS_2003_32_BIT: t.Final = {
+    "Web": "winNetWebGuest",
+    "SBS": "winNetBusinessGuest",
+    "Small Business": "winNetBusinessGuest",
+}
 
 
 def _is_server(guest: Guest, words: str) -> bool:

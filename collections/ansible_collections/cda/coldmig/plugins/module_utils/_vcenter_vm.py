@@ -10,10 +10,9 @@ begins: until then the tenant can still correct the migration.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import typing as t
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from ansible_collections.cda.coldmig.plugins.module_utils._destination import (
     Outcome,
@@ -23,9 +22,10 @@ from ansible_collections.cda.coldmig.plugins.module_utils._destination import (
     require_id,
     require_staged,
     run_label,
+    staged_image,
 )
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError, HttpError, StateError
-from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient, Image, Migration
+from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient, Migration
 from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import (
     Hardware,
     HardwareError,
@@ -151,7 +151,7 @@ def _create(
             vcenter,
             place,
             request,
-            lambda index: _staged_image(options, migration["id"], migration["disks"][index]["index"]),
+            lambda index: staged_image(options, migration["id"], migration["disks"][index]["index"]),
             parallel=options["parallel_disks"],
             timeout=options["wait_timeout"],
             network_name=options["network"] or "",
@@ -199,13 +199,6 @@ def _require_space(place: Placement, migration: Migration) -> None:
         raise VcenterError(
             f"datastore: {place.datastore_name!r} has {free} bytes free, the data of the disks needs {needed}"
         )
-
-
-@contextlib.contextmanager
-def _staged_image(options: Options, migration_id: str, disk: int) -> Iterator[Image]:
-    # a client of its own: disks may be sent at the same time
-    with GatewayClient.from_options(options) as gateway, gateway.image(migration_id, disk) as image:
-        yield image
 
 
 def _macs(migration: Migration) -> tuple[str | None, ...]:
