@@ -12,7 +12,7 @@ from coldmig_agent.guest.windows.model import VersionFacts
 _CLIENTS = {
     (5, 0): "Windows 2000",
     (5, 1): "Windows XP",
-    (5, 2): "Windows XP x64",
+    (5, 2): "Windows XP Professional x64",
     (6, 0): "Windows Vista",
     (6, 1): "Windows 7",
     (6, 2): "Windows 8",
@@ -135,9 +135,9 @@ def pretty_name(version: VersionFacts, product_type: str) -> str:
     """``Windows Server 2022 Datacenter (Server Core)``, ``Windows 11 Pro 23H2``, ``Windows 7 Professional SP1``."""
     name = product(version, product_type)
     words = [name]
-    edition = version.edition.lower()
-    if not (version.major == 5 and edition in {"serverstandard", "professional"} and name == "Windows XP x64"):
-        words += [_edition(version)] if version.edition else []
+    edition = _edition(version)
+    if edition and edition not in name:
+        words.append(edition)
     server = is_server(product_type, version.edition)
     if version.label and not server and (version.major or 0) >= 10:
         words.append(version.label)
