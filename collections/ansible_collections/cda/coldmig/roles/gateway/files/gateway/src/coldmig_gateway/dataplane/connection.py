@@ -6,7 +6,7 @@ for what arrives, and a buffer of a quarter of a megabyte for each connection th
 straight into the buffer they are wanted in. What nobody reads stays in the kernel, and TCP holds the sender back.
 
 Where a body is read, the kernel wakes us up when a good piece of it is there (SO_RCVLOWAT): on a link slower than we
-are it would do so for every few packets, and waking up costs more than decrypting what they bring.
+are it would do so for every few packets.
 """
 
 from __future__ import annotations
