@@ -10,20 +10,12 @@ from pathlib import Path
 import pytest
 from agent_lab import write_tree
 
+from coldmig_agent import records
+from coldmig_agent.guest.facts import VolumeFacts
 from coldmig_agent.guest.hostname import read_hostname, usable
-from coldmig_agent.guest.kernel import (
-    BootFacts,
-    ModuleFacts,
-    choose_entry,
-    default_entry,
-    initramfs_path,
-    module_names,
-    parse_grub,
-    read_modules,
-)
-from coldmig_agent.guest.linux import VolumeFacts, assemble, facts_from_json, read_volume
-from coldmig_agent.guest.release import Release, read_release
+from coldmig_agent.guest.release import read_release
 from coldmig_agent.guest.rootfs import GuestRoot
+from coldmig_agent.guest.volume import read_volume
 
 DEBIAN = 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nNAME="Debian GNU/Linux"\nVERSION_ID="12"\nID=debian\n'
 
@@ -37,12 +29,60 @@ def test_os_release_is_read_through_an_absolute_link_inside_the_guest(tmp_path: 
         tmp_path,
         {"/etc/os-release": "->/usr/lib/os-release", "/usr/lib/os-release": DEBIAN, "/etc/debian_version": "12.7\n"},
     )
-    assert read_release(root) == Release("debian", "12.7", "Debian GNU/Linux 12 (bookworm)")
+    release = read_release(root)
+    assert release is not None
+    assert (release.id, release.version, release.release) == ("debian", "12", "12.7")
+    assert release.pretty_name == "Debian GNU/Linux 12 (bookworm)"
 
 
-def test_a_point_release_of_another_major_version_is_not_believed(tmp_path: Path) -> None:
-    root = guest(tmp_path, {"/etc/os-release": DEBIAN, "/etc/debian_version": "trixie/sid\n"})
-    assert read_release(root) == Release("debian", "12", "Debian GNU/Linux 12 (bookworm)")
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"/etc/os-release": DEBIAN, "/etc/debian_version": "trixie/sid\n"}, "12"),
+        ({"/etc/os-release": DEBIAN, "/etc/debian_version": "13.1\n"}, "12"),
+        ({"/etc/os-release": 'ID=debian\nPRETTY_NAME="Debian GNU/Linux trixie/sid"\n'}, ""),
+        ({"/etc/os-release": "ID=kali\nID_LIKE=debian\nVERSION_ID=2025.4\n", "/etc/debian_version": "13.0\n"}, "13.0"),
+        (
+            {
+                "/etc/os-release": 'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="22.04"\nVERSION="22.04.4 LTS (Jammy)"\n',
+                "/etc/debian_version": "bookworm/sid\n",
+            },
+            "22.04.4",
+        ),
+        (
+            {
+                "/etc/os-release": "ID=linuxmint\nID_LIKE='ubuntu debian'\nVERSION_ID=21.3\n",
+                "/etc/debian_version": "12.0\n",
+            },
+            "21.3",
+        ),
+        (
+            {
+                "/etc/os-release": 'ID="centos"\nVERSION_ID="7"\n',
+                "/etc/centos-release": "CentOS Linux release 7.9.2009 (Core)\n",
+            },
+            "7.9.2009",
+        ),
+        (
+            {"/etc/os-release": "ID=rhel\nVERSION_ID=9.4\n", "/etc/redhat-release": "Red Hat release 9.4 (Plow)\n"},
+            "9.4",
+        ),
+    ],
+)
+def test_the_full_release_is_told_where_it_does_not_contradict(
+    tmp_path: Path, files: dict[str, str | bytes], expected: str
+) -> None:
+    release = read_release(guest(tmp_path, files))
+    assert release is not None
+    assert release.release == expected
+
+
+def test_what_a_distribution_says_about_itself_is_kept(tmp_path: Path) -> None:
+    text = 'ID="Rocky"\nID_LIKE="rhel centos fedora"\nPLATFORM_ID="platform:el9"\nVARIANT_ID=server\nVERSION_ID=9.3\n'
+    release = read_release(guest(tmp_path, {"/usr/lib/os-release": text}))
+    assert release is not None
+    assert (release.id, release.id_like) == ("rocky", ("rhel", "centos", "fedora"))
+    assert (release.platform_id, release.variant) == ("platform:el9", "server")
 
 
 @pytest.mark.parametrize(
@@ -50,22 +90,38 @@ def test_a_point_release_of_another_major_version_is_not_believed(tmp_path: Path
     [
         ({"/etc/os-release": 'ID="openEuler"\nVERSION_ID="22.03"\n'}, ("openeuler", "22.03")),
         ({"/usr/lib/os-release": "ID=fedora\nVERSION_ID=40\n"}, ("fedora", "40")),
+        ({"/etc/os-release": "ID='Weird Name!'\n"}, ("weirdname", "")),
         (
             {"/etc/os-release": "", "/etc/lsb-release": "DISTRIB_ID=Ubuntu\nDISTRIB_RELEASE=12.04\n"},
             ("ubuntu", "12.04"),
         ),
         ({"/etc/redhat-release": "Red Hat Enterprise Linux Server release 6.10 (Santiago)\n"}, ("rhel", "6.10")),
+        ({"/etc/redhat-release": "Scientific Linux release 6.10 (Carbon)\n"}, ("scientific", "6.10")),
+        ({"/etc/redhat-release": "Fedora release 20 (Heisenbug)\n"}, ("fedora", "20")),
         (
             {"/etc/redhat-release": "CentOS release 6.9\n", "/etc/centos-release": "CentOS release 6.9\n"},
             ("centos", "6.9"),
         ),
+        (
+            {"/etc/oracle-release": "Oracle Linux Server release 6.8\n", "/etc/redhat-release": "Red Hat Enterprise"},
+            ("ol", "6.8"),
+        ),
+        ({"/etc/system-release": "Amazon Linux AMI release 2018.03\n"}, ("amzn", "2018.03")),
         ({"/etc/redhat-release": "Some Rebuild release 7.1\n"}, ("linux", "7.1")),
-        ({"/etc/SuSE-release": "SUSE Linux Enterprise Server 11 (x86_64)\nVERSION = 11\n"}, ("sles", "11")),
+        (
+            {"/etc/SuSE-release": "SUSE Linux Enterprise Server 11 (x86_64)\nVERSION = 11\nPATCHLEVEL = 4\n"},
+            ("sles", "11.4"),
+        ),
+        ({"/etc/SuSE-release": "openSUSE 12.1 (x86_64)\nVERSION = 12.1\n"}, ("opensuse", "12.1")),
         ({"/etc/debian_version": "6.0.10\n"}, ("debian", "6.0.10")),
+        ({"/etc/alpine-release": "3.4.6\n"}, ("alpine", "3.4.6")),
+        ({"/etc/arch-release": ""}, ("arch", "")),
     ],
 )
-def test_older_release_files_are_understood(tmp_path: Path, files: dict[str, str], expected: tuple[str, str]) -> None:
-    release = read_release(guest(tmp_path, dict(files)))
+def test_older_release_files_are_understood(
+    tmp_path: Path, files: dict[str, str | bytes], expected: tuple[str, str]
+) -> None:
+    release = read_release(guest(tmp_path, files))
     assert release is not None
     assert (release.id, release.version) == expected
 
@@ -80,12 +136,18 @@ def test_the_release_files_of_real_distributions_are_read(guest_data: Path, tmp_
     assert len(rows) > 50
     for number, row in enumerate(rows):
         path = guest_data / "os-release" / row["path"]
-        root = guest(tmp_path / str(number), {"/etc/os-release": path.read_bytes()})
-        release = read_release(root)
-        assert release is not None, row["path"]
-        assert release.id == row["ID"].lower(), row["path"]
-        assert release.version == row["VERSION_ID"], row["path"]
-        root.close()
+        with guest(
+            tmp_path / str(number), {"/etc/os-release": path.read_bytes(), "/etc/hosts": "", "/bin/": ""}
+        ) as root:
+            release = read_release(root)
+            assert release is not None, row["path"]
+            assert release.id == row["ID"].lower(), row["path"]
+            assert release.version == row["VERSION_ID"], row["path"]
+            assert list(release.id_like) == row["ID_LIKE"].lower().split(), row["path"]
+            assert release.variant == row["VARIANT_ID"], row["path"]
+            facts = read_volume(root, "ext4")
+        assert records.from_json(VolumeFacts, records.to_json(facts)) == facts
+        assert facts.systems[0].release == release
 
 
 @pytest.mark.parametrize(
@@ -147,188 +209,62 @@ def test_no_more_of_a_file_is_read_than_asked_for(tmp_path: Path) -> None:
     assert len(root.read("/big", 1000) or b"") == 1000
 
 
-GRUB = """
-set default="0"
-if [ "${next_entry}" ] ; then
-   set default="${next_entry}"
-else
-   set default="%s"
-fi
-menuentry 'Debian GNU/Linux' --class debian $menuentry_id_option 'gnulinux-simple-1' {
-\tlinux\t/boot/vmlinuz-6.1.0-20-amd64 root=UUID=1 ro quiet
-\tinitrd\t/boot/initrd.img-6.1.0-20-amd64
-}
-submenu 'Advanced options for Debian GNU/Linux' $menuentry_id_option 'gnulinux-advanced-1' {
-\tmenuentry 'Debian GNU/Linux, with Linux 5.10.0-1-amd64' $menuentry_id_option 'gnulinux-5.10.0-1-amd64-advanced-1' {
-\t\tlinux\t/boot/vmlinuz-5.10.0-1-amd64 root=/dev/sda1 ro
-\t\tinitrd\t/boot/initrd.img-5.10.0-1-amd64
-\t}
-}
-"""
+def test_a_link_is_told_as_it_is_written_and_names_are_found_in_any_case(tmp_path: Path) -> None:
+    root = guest(tmp_path, {"/a": "->/nowhere/../x", "/EFI/Boot/BootX64.efi": b"MZ"})
+    assert root.link("/a") == "/nowhere/../x"
+    assert root.link("/EFI") is None
+    assert root.link("/absent") is None
+    assert root.nocase("/efi/BOOT/bootx64.EFI") == "/EFI/Boot/BootX64.efi"
+    assert root.nocase("/efi/none") is None
+    assert root.inode("/EFI") == (tmp_path / "EFI").stat().st_ino
 
 
-def test_the_default_entry_of_grub_is_found() -> None:
-    default, entries = parse_grub(GRUB % "0")
-    assert [entry.version for entry in entries] == ["6.1.0-20-amd64", "5.10.0-1-amd64"]
-    entry = choose_entry(default, "", entries)
-    assert entry is not None
-    assert entry.initrds == ("/boot/initrd.img-6.1.0-20-amd64",)
-
-
-def test_the_saved_entry_of_grub_wins_when_grub_uses_it() -> None:
-    default, entries = parse_grub(GRUB % "${saved_entry}")
-    saved = "gnulinux-advanced-1>gnulinux-5.10.0-1-amd64-advanced-1"
-    entry = choose_entry(default, saved, entries)
-    assert entry is not None
-    assert entry.version == "5.10.0-1-amd64"
-
-
-def test_boot_loader_specification_entries_are_preferred(tmp_path: Path) -> None:
-    entry = (
-        "title Rocky Linux ({0})\nversion {0}\nlinux /vmlinuz-{0}\ninitrd /initramfs-{0}.img $tuned_initrd\n"
-        "options root=/dev/mapper/rl-root ro\n"
-    )
-    root = guest(
-        tmp_path,
-        {
-            "/loader/entries/abc-5.14.0-362.el9.x86_64.conf": entry.format("5.14.0-362.el9.x86_64"),
-            "/loader/entries/abc-5.14.0-70.el9.x86_64.conf": entry.format("5.14.0-70.el9.x86_64"),
-            "/loader/entries/abc-0-rescue.conf": entry.format("0-rescue-abc"),
-            "/grub2/grubenv": "# GRUB Environment Block\nsaved_entry=abc-5.14.0-70.el9.x86_64\n####",
-            "/initramfs-5.14.0-70.el9.x86_64.img": b"",
-        },
-    )
-    found = default_entry(root, "")
-    assert found is not None
-    assert found.version == "5.14.0-70.el9.x86_64"
-    assert initramfs_path(root, "", found) == "/initramfs-5.14.0-70.el9.x86_64.img"
-
-
-def test_without_a_menu_the_newest_kernel_counts(tmp_path: Path) -> None:
-    root = guest(
-        tmp_path,
-        {
-            "/boot/vmlinuz-5.10.0-9-amd64": "",
-            "/boot/vmlinuz-5.10.0-21-amd64": "",
-            "/boot/initrd.img-5.10.0-21-amd64": "",
-        },
-    )
-    found = default_entry(root, "/boot")
-    assert found is not None
-    assert found.version == "5.10.0-21-amd64"
-    assert initramfs_path(root, "/boot", found) == "/boot/initrd.img-5.10.0-21-amd64"
-
-
-def test_driver_names_are_the_same_with_hyphen_and_underscore() -> None:
-    paths = [
-        "usr/lib/modules/6.1/kernel/drivers/scsi/vmw_pvscsi.ko",
-        "a/ata-piix.ko.xz",
-        "b/nvme.ko.zst",
-        "c/e1000.ko.sig",
-        "d/tg3.ko",
-    ]
-    assert module_names(paths) == {"vmw_pvscsi", "ata_piix", "nvme"}
-
-
-def test_modules_of_the_root_file_system_are_listed(tmp_path: Path) -> None:
-    root = guest(
-        tmp_path,
-        {
-            "/lib": "->usr/lib",
-            "/usr/lib/modules/6.1.0-20-amd64/modules.builtin": "kernel/drivers/ata/ata_piix.ko\n",
-            "/usr/lib/modules/6.1.0-20-amd64/modules.dep": "kernel/net/vmxnet3.ko: \nkernel/scsi/vmw_pvscsi.ko.xz:\n",
-        },
-    )
-    assert read_modules(root) == [ModuleFacts("6.1.0-20-amd64", ("ata_piix",), ("vmw_pvscsi", "vmxnet3"))]
-
-
-ROOT = VolumeFacts(
-    is_root=True,
-    release=Release("debian", "12.7", "Debian GNU/Linux 12"),
-    hostname="erp-db-01",
-    modules=(ModuleFacts("6.1", ("ata_piix",), ("vmw_pvscsi", "vmxnet3")),),
-)
-BOOT = VolumeFacts(boot=BootFacts("6.1", "ro", "/initrd.img-6.1", ("vmw_pvscsi", "ahci"), ""))
-
-
-def test_facts_of_a_separate_boot_partition_join_those_of_the_root() -> None:
-    found, notices = assemble([BOOT, ROOT], "bios")
-    assert found is not None
-    assert (found.hostname, found.kernel) == ("erp-db-01", "6.1")
-    assert found.drivers == ("ahci", "ata_piix", "vmw_pvscsi", "vmxnet3")
-    assert notices == []
-
-
-def test_a_storage_driver_only_in_the_root_file_system_does_not_count() -> None:
-    boot = VolumeFacts(boot=BootFacts("6.1", "ro", "/initrd.img-6.1", ("virtio_blk",), ""))
-    root = VolumeFacts(is_root=True, modules=(ModuleFacts("6.1", (), ("vmw_pvscsi", "vmxnet3")),))
-    found, notices = assemble([boot, root], "bios")
-    assert found is not None
-    assert found.drivers == ("virtio_blk", "vmxnet3")
-    assert [notice.code for notice in notices] == ["no-storage-driver"]
-
-
-def test_an_initramfs_that_cannot_be_read_is_said_instead_of_missing_drivers() -> None:
-    boot = VolumeFacts(boot=BootFacts("6.1", "ro", "/initrd.img-6.1", (), "compressed data ends in the middle"))
-    _, notices = assemble([boot, ROOT], "bios")
-    assert [notice.code for notice in notices] == ["initramfs-incomplete"]
-
-
-def test_an_efi_guest_without_the_fallback_loader_is_noticed() -> None:
-    esp = VolumeFacts(is_esp=True)
-    assert "efi-fallback-missing" in [n.code for n in assemble([esp, BOOT, ROOT], "efi")[1]]
-    assert assemble([esp, BOOT, ROOT], "bios")[1] == []
-    good = VolumeFacts(is_esp=True, has_fallback_loader=True)
-    assert assemble([good, BOOT, ROOT], "efi")[1] == []
-
-
-def test_the_first_system_with_a_kernel_counts_and_the_others_are_named() -> None:
-    other = VolumeFacts(is_root=True, release=Release("fedora", "40", "Fedora 40"))
-    found, notices = assemble([other, BOOT, ROOT], "bios")
-    assert found is not None
-    assert found.id == "debian"
-    assert "Fedora 40" in notices[0].message
-
-
-def test_a_volume_with_a_root_says_what_it_needs_to_change(tmp_path: Path) -> None:
-    root = guest(
-        tmp_path,
-        {
-            "/etc/os-release": DEBIAN,
-            "/etc/hostname": "erp-db-01\n",
-            "/etc/fstab": "# /dev/sdz1 was here\n/dev/sda2 / ext4 defaults 0 1\nUUID=1 /boot ext4 defaults 0 2\n",
-            "/usr/bin/": "",
-            "/bin": "->usr/bin",
-            "/boot/grub/grub.cfg": GRUB % "0",
-        },
-    )
-    facts = read_volume(root, "ext4")
-    assert facts.is_root
-    assert facts.hostname == "erp-db-01"
-    assert facts.old_device_names == ("/dev/sda2",)
-    assert facts.boot is not None
-    assert facts.boot.kernel == "6.1.0-20-amd64"
+@pytest.mark.parametrize("fstype", ["ext4", "btrfs", "vfat", "ntfs", "ufs", "iso9660"])
+def test_an_empty_volume_has_no_facts(tmp_path: Path, fstype: str) -> None:
+    with guest(tmp_path, {"/lost+found/": ""}) as root:
+        assert read_volume(root, fstype) == VolumeFacts()
 
 
 def test_the_fallback_loader_is_found_in_any_case(tmp_path: Path) -> None:
-    assert read_volume(guest(tmp_path / "a", {"/EFI/Boot/BootX64.efi": b"MZ"}), "vfat").has_fallback_loader
-    facts = read_volume(guest(tmp_path / "b", {"/EFI/debian/grubx64.efi": b"MZ"}), "vfat")
-    assert (facts.is_esp, facts.has_fallback_loader) == (True, False)
-    assert not read_volume(guest(tmp_path / "c", {"/DCIM/1.JPG": b""}), "vfat").is_esp
+    with guest(tmp_path / "a", {"/EFI/Boot/BootX64.efi": b"MZ"}) as root:
+        esp = read_volume(root, "vfat").esp
+    assert esp is not None
+    assert (esp.fallback, esp.loaders) == ("other", ("/efi/boot/bootx64.efi",))
+    with guest(tmp_path / "b", {"/EFI/debian/grubx64.efi": b"MZ"}) as root:
+        esp = read_volume(root, "vfat").esp
+    assert esp is not None
+    assert esp.fallback == ""
+    with guest(tmp_path / "c", {"/DCIM/1.JPG": b""}) as root:
+        assert read_volume(root, "vfat") == VolumeFacts()
 
 
-def test_a_data_volume_has_no_facts(tmp_path: Path) -> None:
-    assert read_volume(guest(tmp_path, {"/srv/data": "x"}), "ext4") == VolumeFacts()
-
-
-def test_facts_pass_the_pipe_unchanged() -> None:
-    import json
-
-    for facts in (ROOT, BOOT, VolumeFacts()):
-        assert facts_from_json(json.loads(json.dumps(facts.to_json()))) == facts
-
-
-@pytest.mark.parametrize("document", [None, [], {}, {"is_root": True}, {**ROOT.to_json(), "release": {"x": 1}}])
-def test_anything_else_from_the_pipe_is_refused(document: object) -> None:
-    with pytest.raises((KeyError, TypeError, ValueError)):
-        facts_from_json(document)
+def test_what_a_hostile_tree_puts_in_the_place_of_files_does_no_harm(tmp_path: Path) -> None:
+    places = [
+        "etc/os-release", "etc/hostname", "etc/fstab", "boot/grub/grub.cfg", "boot/grub/grubenv", "boot/vmlinuz-1",
+        "boot/initrd.img-1", "boot/loader/entries/a.conf", "lib/modules/1/modules.dep", "etc/lvm/lvm.conf",
+        "etc/netplan/1.yaml", "etc/modprobe.d/a.conf", "sbin/init", "etc/libvirt/qemu/a.xml",
+    ]  # fmt: skip
+    for kind in ("directory", "fifo", "loop", "outside", "zero", "sparse"):
+        top = tmp_path / kind
+        (top / "bin").mkdir(parents=True)
+        for place in places:
+            path = top / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if kind == "directory":
+                path.mkdir()
+            elif kind == "fifo":
+                os.mkfifo(path)
+            elif kind == "loop":
+                path.symlink_to(path.name)
+            elif kind == "outside":
+                path.symlink_to("/etc/passwd")
+            elif kind == "zero":
+                path.write_bytes(bytes(5000))
+            else:
+                path.touch()
+                os.truncate(path, 1 << 40)
+        with GuestRoot.at(top) as root:
+            facts = read_volume(root, "btrfs")
+        text = records.to_json(facts)
+        assert "root:x:" not in text
+        assert len(text) < 1 << 16

@@ -92,7 +92,7 @@ def _windows(volumes: Volumes, firmware: str, first: bool) -> Iterator[_Found]:
     for number, (item, system) in enumerate(ordered):
         guest, notices = verdict.to_guest(system, place=item.place, key=item.key, stores=stores, firmware=firmware)
         # One that its own boot manager starts comes after a Linux whose menu comes first, and before any other.
-        rank = (1, 2 if first and guest.bootable else 0, int(guest.bootable), int(guest.bootable), number)
+        rank = (1, 2 if first else 0, int(guest.bootable), int(guest.bootable), number)
         yield _Found(guest, notices, rank)
 
 

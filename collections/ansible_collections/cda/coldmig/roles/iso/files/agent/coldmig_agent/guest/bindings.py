@@ -219,7 +219,7 @@ def netplan_cards(text: str) -> Iterator[tuple[str, bool]]:
         if card < 0 or indent <= card:
             if name:
                 yield name, address
-            card, name, address = indent, stripped.partition(":")[0].strip("\"'"), False
+            card, name, address = indent, stripped.partition(":")[0].strip("\"'"), "macaddress:" in stripped
         elif "macaddress:" in stripped or (stripped.startswith("name:") and _GLOB.search(stripped)):
             address = True
     if name:

@@ -97,12 +97,12 @@ class _Collector:
             return
         if not self.maker:
             self.maker = next((maker for pattern, maker in _MAKERS if pattern.match(name)), "")
+        if found := _LISTS.search(name):
+            self.kept.setdefault(found[1], content)  # an empty list is one, too
         if not content:
             return
         if _MODPROBE.match(name):
             self.blacklist |= blacklisted(content.decode("utf-8", "replace"))
-        elif found := _LISTS.search(name):
-            self.kept[found[1]] = content
         elif _DRACUT_ARGUMENTS.match(name):
             words = content[:4096].decode("utf-8", "replace").replace("'", " ").split()
             self.hostonly = any(word in {"--hostonly", "-H"} for word in words)

@@ -27,6 +27,8 @@ from coldmig_agent.warnings import notice
 _ARCH_64 = re.compile(r"(?:x86_64|amd64)$|[.-](?:x86_64|amd64)\b")
 _ARCH_32 = re.compile(r"[.-](?:i[3-6]86|686(?:-pae)?|pae)\b")
 _MAX_NAMED = 6
+#: For a kernel that no menu names: which initramfs it would get is not known.
+_SOME_IMAGE = ("its initramfs",)
 
 
 def _place(root: Root) -> str:
@@ -87,7 +89,7 @@ def _start(boots: Boots, link: Link | None, system: SystemFacts | None, kernels:
     if link is None:
         newest = max(kernels, key=lambda item: natural_key(item.version), default=None)
         version = newest.version if newest else None
-        return Start(version, "", False, ("its initramfs",), None, newest, None, blacklist)
+        return Start(version, "", False, _SOME_IMAGE, None, newest, None, blacklist)
     image = boots.image(link.menu, link.entry)
     version = link.entry.version
     if version is None and image is not None and len(image.versions) == 1:
@@ -103,7 +105,7 @@ def _start(boots: Boots, link: Link | None, system: SystemFacts | None, kernels:
         version,
         link.entry.options,
         link.certain and not (link.menu.boot.wants_saved and link.menu.default is None),
-        link.entry.initrds,
+        link.entry.initrds or (() if link.certain else _SOME_IMAGE),
         image,
         _kernel(kernels, version),
         boots.kernel_file(link.menu, version),

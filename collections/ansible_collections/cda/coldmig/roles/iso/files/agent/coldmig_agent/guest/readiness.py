@@ -89,7 +89,8 @@ def _names(found: Sequence[str]) -> str:
 def _missing(device: Device, driver: str, facts: _Facts) -> list[str]:
     """What the driver needs and is neither built in nor in the initramfs."""
     there = facts.in_image | facts.builtin
-    missing = [name for name in facts.needs.get(driver, ()) if name not in there]
+    used = [driver, *(name for group in device.helpers for name in group if name in facts.in_image)]
+    missing = [name for module in used for name in facts.needs.get(module, ()) if name not in there]
     for group in device.helpers:
         # A helper that the kernel does not even have as a module has another name there, or is part of the driver.
         known = facts.start.kernel is None or set(group) & {*facts.start.kernel.modules, *facts.builtin}
