@@ -111,6 +111,13 @@ def test_a_controller_without_the_driver_for_disks_is_not_enough() -> None:
     assert verdict(replace(start, kernel=replace(KERNEL, builtin=("sd_mod",)))).verdict == "ready"
 
 
+def test_what_the_driver_for_disks_needs_counts_too() -> None:
+    kernel = replace(KERNEL, needs=(*KERNEL.needs, Needs("sd_mod", ("crc_t10dif",))))
+    assert verdict(replace(START, kernel=kernel)).verdict == "no"
+    image_with = replace(IMAGE, modules=("crc_t10dif", "sd_mod", "vmw_pvscsi"))
+    assert verdict(replace(START, kernel=kernel, image=image_with)).verdict == "ready"
+
+
 def test_a_missing_helper_is_a_doubt_where_the_built_in_ones_are_not_known() -> None:
     start = replace(START, kernel=None, image=replace(IMAGE, modules=("vmw_pvscsi",)))
     assert verdict(start).verdict == "likely"

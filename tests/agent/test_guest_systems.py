@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -305,6 +306,27 @@ def test_a_snapshot_of_another_release_is_told_and_comes_last(lab: Lab) -> None:
     assert codes(found) == ["several-systems"]
 
 
+def test_a_file_system_on_several_disks_is_one_system(lab: Lab) -> None:
+    files = {f"@{name}": content for name, content in {**debian_root(), **debian_boot()}.items()}
+    lab.add("disk0/1", files, fstype="btrfs", uuid="r00t")
+    lab.add("disk1", files, fstype="btrfs", uuid="r00t")
+    found = lab.look()
+    assert [guest.key for guest in found.guests] == ["disk0/1/@"]
+    assert codes(found) == []
+
+
+def test_a_snapshot_of_an_lvm_volume_comes_after_its_origin(lab: Lab) -> None:
+    lab.add("lvm/vg/root", {**debian_root(), **debian_boot()}, uuid="r00t")
+    lab.add("lvm/vg/before", {**debian_root(), **debian_boot()}, uuid="r00t")
+    lab.volumes[1] = replace(lab.volumes[1], snapshot=True)
+    for volumes in (lab.volumes, lab.volumes[::-1]):
+        found = assemble(volumes, "bios")
+        assert [(guest.key, guest.bootable) for guest in found.guests] == [
+            ("lvm/vg/root", True),
+            ("lvm/vg/before", False),
+        ]
+
+
 @pytest.mark.parametrize("subvolume", ["@rootfs", "root"])
 def test_a_root_in_a_subvolume_is_found_by_rootflags(lab: Lab, subvolume: str) -> None:
     files = {f"{subvolume}{name}": content for name, content in {**debian_root(), **debian_boot()}.items()}
@@ -457,7 +479,7 @@ def test_a_unified_kernel_image_is_read_from_its_sections(lab: Lab) -> None:
             ".osrel": b'ID=arch\nPRETTY_NAME="Arch Linux"\n',
             ".cmdline": b"root=PARTUUID=1234 rw\0",
             ".uname": b"6.9.1-arch1-1",
-            ".initrd": initramfs(("vmw_pvscsi", "sd_mod"), "6.9.1-arch1-1"),
+            ".initrd": initramfs(("vmw_pvscsi", "sd_mod", "crc_t10dif"), "6.9.1-arch1-1"),
             ".linux": bzimage("6.9.1-arch1-1"),
         }
     )

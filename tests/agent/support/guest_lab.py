@@ -40,6 +40,7 @@ PATHS = {
     "scsi_transport_sas": "drivers/scsi/scsi_transport_sas",
     "scsi_transport_spi": "drivers/scsi/scsi_transport_spi",
     "sd_mod": "drivers/scsi/sd_mod",
+    "crc_t10dif": "lib/crc-t10dif",
     "ahci": "drivers/ata/ahci",
     "ata_piix": "drivers/ata/ata_piix",
     "ata_generic": "drivers/ata/ata_generic",
@@ -52,13 +53,14 @@ PATHS = {
     "e1000": "drivers/net/ethernet/intel/e1000/e1000",
 }
 NEEDS = {
+    "sd_mod": ("crc_t10dif",),
     "mptsas": ("mptscsih", "mptbase", "scsi_transport_sas"),
     "mptspi": ("mptscsih", "mptbase", "scsi_transport_spi"),
     "mptscsih": ("mptbase",),
     "nvme": ("nvme_core",),
 }
 EVERY = tuple(PATHS)
-VIRTIO = ("virtio_blk", "virtio_scsi", "sd_mod")
+VIRTIO = ("virtio_blk", "virtio_scsi", "sd_mod", "crc_t10dif")
 
 
 def module_path(name: str, suffix: str = ".ko") -> str:

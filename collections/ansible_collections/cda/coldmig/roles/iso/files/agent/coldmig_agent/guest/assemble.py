@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from coldmig_agent.guest import bsd
 from coldmig_agent.guest.facts import InspectedFacts
@@ -64,9 +64,8 @@ def _linux(boots: Boots, firmware: str) -> Iterator[_Found]:
     for number, root in enumerate(boots.roots):
         own = links.get(root.key, [])
         first = next(iter(own), None)
-        guest_disk = root.item.key in boots.guest_disks
         rank = (
-            int(not guest_disk),
+            int(not boots.foreign(root.item)),
             int(first is not None and first.default and first.certain and first.menu.score == best),
             int(first is not None and first.certain),
             int(bool(first)),
@@ -151,9 +150,21 @@ def _holds(volume: str, guest: str) -> bool:
     return guest == volume or guest.startswith(f"{volume}/")
 
 
+def _once(volumes: Sequence[InspectedFacts]) -> list[InspectedFacts]:
+    """All volumes, of which one of several members of the same Btrfs speaks for all."""
+    seen: set[str] = set()
+    found = []
+    for item in volumes:
+        again = item.fstype == "btrfs" and bool(item.uuid) and item.uuid in seen
+        found.append(replace(item, facts=None) if again else item)
+        if item.facts is not None and item.fstype == "btrfs":
+            seen.add(item.uuid)
+    return found
+
+
 def assemble(volumes: Sequence[InspectedFacts], machine_firmware: str) -> Assembly:
     """All systems of a machine out of its file systems, in the order of the disks. Never raises for what they hold."""
-    known = Volumes(volumes)
+    known = Volumes(_once(volumes))
     boots = Boots(known, machine_firmware)
     found = [
         *_linux(boots, machine_firmware),

@@ -18,7 +18,7 @@ MAX_SYSTEMS = 24
 MAX_ENTRIES = 64
 MAX_IMAGES = 8
 MAX_KERNELS = 32
-MAX_MODULES = 2000
+MAX_MODULES = 4000
 MAX_MOUNTS = 64
 MAX_NAMES = 24
 
@@ -72,7 +72,7 @@ class KernelFacts:
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """An initramfs. ``modules``: all that have to do with disks; ``problem`` says why it was not read to its end."""
+    """An initramfs. ``modules``: names of all that are in it; ``problem`` says why it was not read to its end."""
 
     path: str
     complete: bool

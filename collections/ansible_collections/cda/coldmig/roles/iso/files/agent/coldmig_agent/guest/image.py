@@ -13,7 +13,7 @@ from coldmig_agent.guest.devices import drivers_by_alias, normal, parse_alias_fi
 from coldmig_agent.guest.facts import MAX_MODULES, ImageFacts, Release
 from coldmig_agent.guest.hostname import usable
 from coldmig_agent.guest.initramfs import InitramfsError, read_image
-from coldmig_agent.guest.modules import disk_modules, merge_drivers
+from coldmig_agent.guest.modules import merge_drivers, module_names
 from coldmig_agent.guest.release import parse_os_release
 from coldmig_agent.guest.rootfs import GuestRoot
 from coldmig_agent.text import clean
@@ -92,7 +92,7 @@ class _Collector:
         if version and len(self.versions) < 8:
             self.versions[clean(version[1], 128)] = None
         if ".ko" in name or name.endswith(".o"):
-            if len(self.modules) < MAX_MODULES * 4:
+            if len(self.modules) < MAX_MODULES * 2:
                 self.modules.append(name)
             return
         if not self.maker:
@@ -145,9 +145,9 @@ def read_part(file: Part | BinaryIO, path: str, deadline: float) -> ImageFacts:
         complete=complete,
         problem=clean(problem, 160),
         entries=entries,
-        modules=disk_modules(collected.modules),
+        modules=module_names(collected.modules),
         versions=tuple(collected.versions),
-        builtin=disk_modules(collected.text("modules.builtin").splitlines()),
+        builtin=module_names(collected.text("modules.builtin").splitlines()),
         builtin_known="modules.builtin" in collected.kept,
         drivers=merge_drivers(aliases, modinfo),
         blacklist=tuple(sorted(collected.blacklist)[:64]),

@@ -153,7 +153,7 @@ def linux_guest(boots: Boots, root: Root, links: Sequence[Link], machine: str) -
         key=clean(root.key, 255),
         place=_place(root),
         arch=_arch(start.file, start.version, userland),
-        bootable=guest.bootable and root.item.key not in boots.guest_disks,
+        bootable=guest.bootable and not boots.foreign(root.item),
     )
     notices = [*_boot_notices(boots, guest, start, link, links), *_bound_notices(guest, system.bound, start.options)]
     return guest, tuple(notices)

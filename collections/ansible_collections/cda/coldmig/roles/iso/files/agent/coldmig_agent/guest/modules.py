@@ -38,16 +38,18 @@ def module_name(path: str) -> str | None:
     return normal(found[1]) if found and len(found[1]) <= 64 else None
 
 
-def disk_modules(paths: Iterable[str]) -> tuple[str, ...]:
-    """Sorted names of the modules among paths that disks or VMware's cards may need."""
-    found: set[str] = set()
+def module_names(paths: Iterable[str]) -> tuple[str, ...]:
+    """Sorted names of the modules among paths; where there are too many, those that disks or our cards may need."""
+    disks: set[str] = set()
+    others: set[str] = set()
     for path in paths:
         name = module_name(path)
-        if name is not None and (name in _NAMED or _DISK_PATHS.search(path)):
-            found.add(name)
-            if len(found) >= MAX_MODULES:
-                break
-    return tuple(sorted(found))
+        if name is None:
+            continue
+        wanted = disks if name in _NAMED or _DISK_PATHS.search(path) else others
+        if len(wanted) < MAX_MODULES:
+            wanted.add(name)
+    return tuple(sorted(disks | set(sorted(others - disks)[: MAX_MODULES - len(disks)])))
 
 
 def merge_drivers(*lists: Iterable[DeviceDrivers]) -> tuple[DeviceDrivers, ...]:

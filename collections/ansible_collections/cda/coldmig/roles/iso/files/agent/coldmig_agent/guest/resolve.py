@@ -74,9 +74,8 @@ class Volumes:
         if not found and (match := _DISK.match(name)):
             disk = int(match["nvme"]) if match["nvme"] else _disk_number(match["letters"])
             found = self._of_disk(disk, match["number"])
-        # Several: members of one Btrfs, or a copy. The first one that was read stands for them.
-        readable = [item for item in found if item.facts is not None]
-        return next(iter([*readable, *found]), None)
+        # Several: members of one Btrfs, or a copy. The first one that was read stands for them, a snapshot for none.
+        return min(found, key=lambda item: (item.snapshot, item.facts is None), default=None)
 
     def _of_disk(self, disk: int, number: str) -> list[InspectedFacts]:
         """A disk by its old name: its letter is taken for its place, else it is the only one with that partition."""

@@ -124,7 +124,7 @@ class Boots:
         stubs = [stub for item in volumes.items if item.facts and item.facts.esp for stub in item.facts.esp.stubs]
         referred = {found.key for stub in stubs if (found := volumes.by_search(stub.volume)) is not None}
         menus = [
-            _menu(item, boot, envs, _score(item, boot, firmware, referred, item.key in self.guest_disks))
+            _menu(item, boot, envs, _score(item, boot, firmware, referred, self.foreign(item)))
             for item in volumes.items
             if item.facts
             for boot in item.facts.boots
@@ -136,6 +136,10 @@ class Boots:
         names = [name for root in self.roots for name in root.system.guest_disks]
         found = (self.volumes.find(name) for name in names)
         return {item.key for item in found if item is not None}
+
+    def foreign(self, item: InspectedFacts) -> bool:
+        """Whether no firmware starts anything from a volume: a virtual machine's disk, a snapshot."""
+        return item.snapshot or item.key in self.guest_disks
 
     def target(self, menu: Menu, entry: BootEntry) -> Root | InspectedFacts | None:
         """What an entry starts: a system, a volume that could not be read, or None where it does not tell."""
