@@ -10,7 +10,8 @@ from pathlib import Path
 from coldmig_agent.guest.windows.marvin32 import marvin32
 from coldmig_agent.guest.windows.regf import checksum
 
-#: A key: names to values (int: REG_DWORD, str: REG_SZ, list: REG_MULTI_SZ, bytes: REG_BINARY, (type, bytes)) or to keys.
+#: A key: names to keys or to values (int: REG_DWORD, str: REG_SZ, list: REG_MULTI_SZ, bytes: REG_BINARY, or a pair of
+#: type and bytes).
 Key = Mapping[str, object]
 
 PAGE = 4096

@@ -127,7 +127,7 @@ class Hive:
         return [part for part in parts if part][:MAX_KEYS]
 
     def number(self, key: str, name: str) -> int | None:
-        """A REG_DWORD (either byte order) or REG_QWORD, or None."""
+        """A REG_DWORD (either byte order) or REG_QWORD below 2**32, or None."""
         found = self.raw(key, name)
         if found is None:
             return None
@@ -135,7 +135,8 @@ class Hive:
         form = {REG_DWORD: "<I", REG_DWORD_BE: ">I", REG_QWORD: "<Q"}.get(kind)
         if form is None or len(data) != struct.calcsize(form):
             return None
-        return cast(int, struct.unpack(form, data)[0])
+        value = cast(int, struct.unpack(form, data)[0])
+        return value if value < 1 << 32 else None
 
 
 def _utf16(data: bytes) -> str:
@@ -163,6 +164,8 @@ def open_hive(tree: Tree, path: str) -> Iterator[tuple[Hive, HiveFacts]]:
         raise HiveError(f"{name}: {error}") from None
     except OSError as error:
         raise HiveError(f"{name}: {error.strerror or error}") from None
+    except MemoryError:
+        raise HiveError(f"{name}: there is not enough memory to read it") from None
 
 
 def _plan(tree: Tree, path: str, source: int) -> tuple[Recovery, float]:
@@ -181,7 +184,8 @@ def _plan(tree: Tree, path: str, source: int) -> tuple[Recovery, float]:
             with tree.root.open(actual) as file:
                 found = os.fstat(file)
                 extent = log_extent(partial(_read_at, file), found.st_size)
-                logs.append(_read(file, min(extent, MAX_LOG + 1)))
+                if extent <= MAX_LOG:
+                    logs.append(_read(file, extent))
                 written = max(written, found.st_mtime)
         except OSError as error:
             LOG.info("%s: %s", actual, error)
@@ -196,12 +200,12 @@ def _read_at(file: int, offset: int, size: int) -> bytes:
     return os.pread(file, size, offset)
 
 
-def _read(file: int, size: int) -> bytes:
-    parts = []
-    while size > 0 and (part := os.read(file, min(size, _COPY_AT_ONCE))):
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
+def _read(file: int, size: int) -> bytearray:
+    data = bytearray(size)
+    offset = 0
+    while offset < size and (count := os.preadv(file, [memoryview(data)[offset : offset + _COPY_AT_ONCE]], offset)):
+        offset += count
+    return data if offset == size else data[:offset]
 
 
 def _open_there(tree: Tree, path: str, source: int) -> _Handle:

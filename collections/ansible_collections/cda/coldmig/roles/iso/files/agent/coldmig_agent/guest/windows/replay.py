@@ -26,9 +26,9 @@ from coldmig_agent.guest.windows.regf import (
     parse,
 )
 
-#: Of a hive and of a log. Windows itself keeps SYSTEM below some hundred MiB; logs are reset at a fraction of the hive.
+#: Of a hive and of a log: several times what Windows makes.
 MAX_HIVE = 512 << 20
-MAX_LOG = 64 << 20
+MAX_LOG = 48 << 20
 #: How much of the beginning of a hive :func:`plan` wants to see: the base block and the first bin's header.
 HEAD = BASE_BLOCK + 32
 _ENTRY_HEADER = 40
@@ -90,7 +90,7 @@ def log_extent(read: Callable[[int, int], bytes], size: int) -> int:
     return max(offset, min(size, 2 * SECTOR))
 
 
-def plan(head: bytes, size: int, logs: Sequence[bytes]) -> Recovery:
+def plan(head: bytes, size: int, logs: Sequence[bytes | bytearray]) -> Recovery:
     """What to do with a hive of ``size`` bytes that begins with ``head`` (at least :data:`HEAD` bytes).
 
     ``logs``: contents of LOG1, LOG2 and LOG as far as there are any, in this order. Raises RegfError where the file is
@@ -137,11 +137,11 @@ def _readable(head: bytes, base: BaseBlock, size: int) -> bytes:
     return made_whole(head, sequence=base.primary_sequence, bins_size=base.bins_size if fits else room)
 
 
-def _open(data: bytes) -> _Log | None:
+def _open(data: bytes | bytearray) -> _Log | None:
     if not SECTOR * 2 <= len(data) <= MAX_LOG:
         return None
     try:
-        base = parse(data[:SECTOR])
+        base = parse(bytes(data[:SECTOR]))
     except RegfError:
         return None
     usable = base.intact and base.primary_sequence == base.secondary_sequence

@@ -17,31 +17,35 @@ class Tree:
 
     def __init__(self, root: GuestRoot) -> None:
         self.root = root
-        self._listings: dict[str, dict[str, str]] = {}
+        self._listings: dict[str, tuple[list[str], dict[str, str]]] = {}
 
-    def _listing(self, directory: str) -> dict[str, str]:
+    def _listing(self, directory: str) -> tuple[list[str], dict[str, str]]:
+        """Names in a directory, and which of them is meant by what is asked for: itself, or in lower case."""
         found = self._listings.get(directory)
         if found is None:
             if len(self._listings) >= _MAX_DIRECTORIES:
                 self._listings.clear()
-            # Names that differ only in case: the last of the sorted list is the one in lower case.
-            found = {name.lower(): name for name in self.root.names(directory or "/")}
+            names = self.root.names(directory or "/")
+            found = names, {name.lower(): name for name in names} | {name: name for name in names}
             self._listings[directory] = found
         return found
 
     def names(self, path: str) -> list[str]:
         """Names in a directory, as they are spelled; empty where there is none."""
         actual = self.find(path)
-        return [] if actual is None else list(self._listing(actual).values())
+        return [] if actual is None else self._listing(actual)[0]
 
     def find(self, path: str) -> str | None:
-        """``path`` as it is spelled on the volume (``/Windows/System32``; ``""`` for the top), or None."""
+        """``path`` as it is spelled on the volume (``/Windows/System32``; ``""`` for the top), or None.
+
+        Where names differ in case only, the one that is spelled as asked for counts.
+        """
         actual = ""
         for part in path.replace("\\", "/").split("/"):
             if part in {"", "."}:
                 continue
-            listing = self._listing(actual)
-            name = part if part in listing.values() else listing.get(part.lower())
+            spelled = self._listing(actual)[1]
+            name = spelled.get(part) or spelled.get(part.lower())
             if name is None or part == "..":
                 return None
             actual = f"{actual}/{name}"
