@@ -11,6 +11,7 @@ import pytest
 from agent_lab import write_tree
 
 from coldmig_agent import records
+from coldmig_agent.guest import system
 from coldmig_agent.guest.facts import VolumeFacts
 from coldmig_agent.guest.hostname import read_hostname, usable
 from coldmig_agent.guest.release import read_release
@@ -268,3 +269,36 @@ def test_what_a_hostile_tree_puts_in_the_place_of_files_does_no_harm(tmp_path: P
         text = records.to_json(facts)
         assert "root:x:" not in text
         assert len(text) < 1 << 16
+
+
+def test_texts_made_to_keep_a_reader_busy_do_not(tmp_path: Path) -> None:
+    """Each of these would take minutes where a pattern goes over the same characters again and again."""
+    spaces = " " * 8000
+    files: dict[str, str | bytes] = {
+        "/etc/passwd": "",
+        "/bin/": "",
+        "/boot/grub/grub.cfg": f"search{spaces}x\nset default={spaces}'{spaces}x\nmenuentry 'x' --id{spaces}{{\n" * 80,
+        "/etc/modprobe.d/a.conf": "\n" * 65_000,
+        "/etc/modprobe.d/b.conf": "install a " + "/" * 65_000,
+        "/etc/udev/rules.d/70-net.rules": 'NAME="' * 10_000,
+        "/etc/lvm/lvm.conf": "filter = [" * 20_000,
+        "/etc/multipath.conf": "find_multipaths" + " " * 60_000,
+        "/etc/os-release": "'" * 16_000 + "\n" * 1000,
+        "/etc/fstab": "\\0" * 30_000,
+        "/lib/modules/1/modules.dep": "\n" * (1 << 20),
+        "/lib/modules/1/modules.alias": "alias pci:v" + "*" * (1 << 20),
+        "/lib/modules/1/modules.builtin.modinfo": b"\0" * (1 << 20),
+    }
+    with guest(tmp_path, files) as root:
+        assert read_volume(root, "ext4").roles[:1] == ("root",)
+
+
+def test_a_tree_that_makes_a_reader_fail_is_a_problem_and_not_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(system, "read_release", fail)
+    with guest(tmp_path, {"/etc/passwd": "", "/bin/": ""}) as root:
+        assert read_volume(root, "ext4").problems == ("/: MemoryError:",)

@@ -28,6 +28,7 @@ from guest_lab import (
     verdicts,
 )
 
+from coldmig_agent.guest import assemble as assembling
 from coldmig_agent.guest.assemble import assemble
 from coldmig_agent.guest.facts import InspectedFacts, VolumeFacts
 from coldmig_agent.guest.windows.model import VersionFacts, WindowsFacts, WindowsSystem
@@ -471,6 +472,9 @@ def test_arch_with_systemd_boot_reads_the_version_from_the_kernel(lab: Lab) -> N
     assert verdicts(guest)["pvscsi"] == "no"
     assert "/initramfs-linux.img" in evidence(guest, "pvscsi")
     assert verdicts(guest)["vmxnet3"] == "ready"
+    (told,) = found.notices
+    assert told.code == "no-storage-driver"
+    assert "“Arch Linux (fallback)” would" in told.message
 
 
 def test_a_unified_kernel_image_is_read_from_its_sections(lab: Lab) -> None:
@@ -510,6 +514,16 @@ def test_a_separate_usr_gives_release_and_modules(lab: Lab) -> None:
     assert (guest.id, guest.version, guest.hostname) == ("debian", "12", "old01")
     assert ready(guest) == {*ALL_STORAGE, "vmxnet3", "e1000e", "e1000"}
     assert found.roles["disk0/2"] == "/usr"
+
+
+def test_an_image_based_system_is_known_by_its_usr(lab: Lab) -> None:
+    release = os_release("flatcar", "3815.2.0", "Flatcar Container Linux by Kinvolk 3815.2.0", "ID_LIKE=coreos\n")
+    usr = {"/bin/sh": elf(), "/share/": "", "/lib/os-release": release, **modules(base="/lib/modules")}
+    lab.add("disk0/3", usr, label="USR-A", names=("PARTLABEL=USR-A",))
+    lab.add("disk0/9", {"/lost+found/": "", "/var/lib/": ""}, label="ROOT")
+    (guest,) = lab.look("efi").guests
+    assert (guest.id, guest.version, guest.arch) == ("flatcar", "3815.2.0", "x86_64")
+    assert (guest.key, guest.bootable) == ("disk0/3", False)
 
 
 def test_the_host_of_virtual_machines_comes_before_its_guests(lab: Lab) -> None:
@@ -628,6 +642,16 @@ def test_a_data_volume_is_no_system(lab: Lab) -> None:
     assert facts is not None
     assert (facts.systems, facts.boots, facts.kernels) == ((), (), ())
     assert lab.look().guests == ()
+
+
+def test_a_mistake_in_putting_together_is_told_and_costs_nothing_else(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lab.add("disk0/1", debian_root(), uuid="r00t")
+    monkeypatch.setattr(assembling, "Boots", None)
+    found = lab.look()
+    assert (found.guests, codes(found)) == ((), ["inspection-failed"])
+    assert "putting together" in caplog.text
 
 
 def test_a_system_without_boot_files_says_so(lab: Lab) -> None:

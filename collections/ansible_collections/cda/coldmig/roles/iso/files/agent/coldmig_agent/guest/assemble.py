@@ -164,6 +164,16 @@ def _once(volumes: Sequence[InspectedFacts]) -> list[InspectedFacts]:
 
 def assemble(volumes: Sequence[InspectedFacts], machine_firmware: str) -> Assembly:
     """All systems of a machine out of its file systems, in the order of the disks. Never raises for what they hold."""
+    try:
+        return _assemble(volumes, machine_firmware)
+    except Exception:
+        # A mistake in here must not keep anybody from migrating: without a system the disks are copied as they are.
+        LOG.exception("putting together what was found")
+        reason = "what was found could not be put together"
+        return Assembly((), (notice("inspection-failed", reason=reason),), {})
+
+
+def _assemble(volumes: Sequence[InspectedFacts], machine_firmware: str) -> Assembly:
     known = Volumes(_once(volumes))
     boots = Boots(known, machine_firmware)
     found = [

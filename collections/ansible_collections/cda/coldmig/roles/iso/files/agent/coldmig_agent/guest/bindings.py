@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from coldmig_agent.guest.assignments import parse_assignments
+from coldmig_agent.guest.assignments import lines, parse_assignments
 from coldmig_agent.guest.facts import MAX_MOUNTS, MAX_NAMES, Bound, MountLine
 from coldmig_agent.guest.rootfs import GuestRoot
 from coldmig_agent.text import clean
@@ -28,14 +28,14 @@ _GLOB = re.compile(r"[*?\[]")
 
 def old_names(text: str) -> tuple[str, ...]:
     """Names of disks in a text, without comments."""
-    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    return tuple(dict.fromkeys(clean(name, 80) for line in lines for name in OLD_NAMES.findall(line)))
+    plain = (line for line in lines(text) if not line.startswith("#"))
+    return tuple(dict.fromkeys(clean(name, 80) for line in plain for name in OLD_NAMES.findall(line)))
 
 
 def parse_fstab(text: str) -> tuple[MountLine, ...]:
     """Lines of an fstab; ``\\040`` stands for a space."""
     found: list[MountLine] = []
-    for line in text.splitlines():
+    for line in lines(text):
         words = [re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8) & 0xFF), word) for word in line.split()]
         if len(words) < 3 or words[0].startswith("#") or len(found) >= MAX_MOUNTS:
             continue
@@ -52,14 +52,14 @@ def _disk_names(root: GuestRoot) -> Iterator[Bound]:
     for path in ("/etc/fstab", "/etc/crypttab", "/etc/initramfs-tools/conf.d/resume"):
         text = root.text(path, _MAX_TEXT) or ""
         if path == "/etc/fstab":
-            text = "\n".join(line for line in text.splitlines() if not re.search(r"[\s,]noauto(?:[\s,]|$)", line))
+            text = "\n".join(line for line in lines(text) if not re.search(r"[\s,]noauto(?:[\s,]|$)", line))
         for name in old_names(text):
             yield Bound("device", name, path)
 
 
 def _lvm(root: GuestRoot) -> Iterator[Bound]:
     path = "/etc/lvm/devices/system.devices"
-    for line in (root.text(path, _MAX_TEXT) or "").splitlines():
+    for line in lines(root.text(path, _MAX_TEXT) or ""):
         values = dict(word.split("=", 1) for word in line.split() if "=" in word)
         kind, name = values.get("IDTYPE", ""), values.get("IDNAME", "")
         # Identities that LVM finds again wherever the disk is.
@@ -91,8 +91,7 @@ def parse_ini(text: str) -> dict[str, dict[str, str]]:
     """Sections of a keyfile of NetworkManager or systemd; keys in lower case, the last one wins."""
     sections: dict[str, dict[str, str]] = {}
     current: dict[str, str] = {}
-    for raw in text.splitlines():
-        line = raw.strip()
+    for line in lines(text):
         if line.startswith("[") and line.endswith("]"):
             current = sections.setdefault(line[1:-1].lower(), {})
         elif "=" in line and not line.startswith(("#", ";")):
@@ -127,9 +126,9 @@ class _Cards:
 
 def _udev(root: GuestRoot, cards: _Cards) -> None:
     for path, text in _files(root, "/etc/udev/rules.d", ".rules"):
-        for line in text.splitlines() if "net" in path else []:
+        for line in lines(text, 1024) if "net" in path else ():
             name = re.search(r'NAME:?="([^"]+)"', line)
-            if name is None or line.lstrip().startswith("#"):
+            if name is None or line.startswith("#"):
                 continue
             if re.search(r"(?:ATTRS?|SYSFS)\{address\}==", line):
                 cards.kept.add(name[1])
@@ -189,7 +188,7 @@ def _ifupdown(root: GuestRoot, cards: _Cards) -> None:
     files = [("/etc/network/interfaces", root.text("/etc/network/interfaces", _MAX_TEXT) or "")]
     files += list(_files(root, "/etc/network/interfaces.d"))
     for path, text in files[:_MAX_FILES]:
-        for line in text.splitlines():
+        for line in lines(text):
             words = line.split()
             if len(words) >= 2 and words[0] == "iface":
                 cards.name(words[1], path)
@@ -205,7 +204,7 @@ def netplan_cards(text: str) -> Iterator[tuple[str, bool]]:
     name = ""
     address = False
     for raw in text.splitlines():
-        line = raw.split(" #", 1)[0].rstrip()
+        line = raw[:1024].split(" #", 1)[0].rstrip()
         stripped = line.lstrip()
         if not stripped or stripped.startswith("#"):
             continue

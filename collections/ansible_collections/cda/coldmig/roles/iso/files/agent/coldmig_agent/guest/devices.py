@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from coldmig_agent.guest.assignments import lines
 from coldmig_agent.guest.facts import DeviceDrivers
 
 
@@ -75,6 +76,7 @@ _ALIAS = re.compile(
     r"bc(?P<bc>\*|[0-9A-Fa-f]{2})sc(?P<sc>\*|[0-9A-Fa-f]{2})i(?P<i>\*|[0-9A-Fa-f]{2})\*?$"
 )
 _VENDORS = frozenset({"*", *(device.pci[0] for device in DEVICES)})
+_FIELD = re.compile(rb"[^\0]+")
 _MAX_DRIVERS = 8
 _MODULE = re.compile(r"^[A-Za-z0-9_.-]{1,64}$")
 
@@ -117,7 +119,7 @@ def drivers_by_alias(aliases: Iterable[tuple[str, str]]) -> tuple[DeviceDrivers,
 
 def parse_alias_file(text: str) -> Iterable[tuple[str, str]]:
     """Lines ``alias PATTERN MODULE`` of a modules.alias."""
-    for line in text.splitlines():
+    for line in lines(text, 256):
         words = line.split()
         if len(words) == 3 and words[0] == "alias":
             yield words[1], words[2]
@@ -125,7 +127,7 @@ def parse_alias_file(text: str) -> Iterable[tuple[str, str]]:
 
 def parse_modinfo(data: bytes) -> Iterable[tuple[str, str]]:
     """Aliases of the built-in drivers in a modules.builtin.modinfo: ``NAME.alias=PATTERN``, each ended by a NUL."""
-    for field in data.split(b"\0"):
-        name, found, pattern = field.partition(b".alias=")
+    for match in _FIELD.finditer(data):
+        name, found, pattern = match[0][:256].partition(b".alias=")
         if found:
             yield pattern.decode("ascii", "replace"), name.decode("ascii", "replace")

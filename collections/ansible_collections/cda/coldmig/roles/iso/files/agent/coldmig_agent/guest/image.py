@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import BinaryIO, cast
 
+from coldmig_agent.guest.assignments import lines
 from coldmig_agent.guest.devices import drivers_by_alias, normal, parse_alias_file, parse_modinfo
 from coldmig_agent.guest.facts import MAX_MODULES, ImageFacts, Release
 from coldmig_agent.guest.hostname import usable
@@ -26,7 +27,7 @@ _RELEASES = ("etc/initrd-release", "usr/lib/initrd-release", "etc/os-release", "
 _CRYPTTAB = ("etc/crypttab", "cryptroot/crypttab")
 _MODPROBE = re.compile(r"^(?:etc|lib|usr/lib|run)/modprobe\.d/[^/]+\.conf$")
 _DRACUT_ARGUMENTS = re.compile(r"^(?:usr/)?lib/dracut/build-parameter\.txt$")
-_BLACKLIST = re.compile(r"(?m)^\s*(?:blacklist\s+(\S+)|install\s+(\S+)\s+\S*/(?:false|true)\b)")
+_BLACKLIST = re.compile(r"(?:blacklist\s+(\S{1,64})|install\s+(\S{1,64})\s+\S*/(?:false|true)\b)")
 #: A path that only images of this kind have.
 _MAKERS = (
     (re.compile(r"^(?:usr/)?lib/dracut(?:/|$)"), "dracut"),
@@ -40,7 +41,8 @@ _MAX_CONFIGS = 64
 
 def blacklisted(text: str) -> set[str]:
     """Modules that a modprobe.d file keeps from being loaded for a device."""
-    return {normal(first or second)[:64] for first, second in _BLACKLIST.findall(text)}
+    found = (_BLACKLIST.match(line) for line in lines(text, 512))
+    return {normal(match[1] or match[2]) for match in found if match}
 
 
 class Part:
@@ -147,7 +149,7 @@ def read_part(file: Part | BinaryIO, path: str, deadline: float) -> ImageFacts:
         entries=entries,
         modules=module_names(collected.modules),
         versions=tuple(collected.versions),
-        builtin=module_names(collected.text("modules.builtin").splitlines()),
+        builtin=module_names(lines(collected.text("modules.builtin"))),
         builtin_known="modules.builtin" in collected.kept,
         drivers=merge_drivers(aliases, modinfo),
         blacklist=tuple(sorted(collected.blacklist)[:64]),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from coldmig_agent.guest.assignments import lines
 from coldmig_agent.guest.devices import (
     DEVICES,
     drivers_by_alias,
@@ -25,7 +26,7 @@ _NAMED = frozenset(
     for device in DEVICES
     for name in (*device.drivers, *(helper for group in device.helpers for helper in group))
 )
-_MAX_LIST = 8 << 20
+_MAX_LIST = 4 << 20
 _MAX_BUILTIN = 1 << 20
 _MAX_NEEDS = 24
 #: Kernels of one system whose lists are read.
@@ -63,7 +64,7 @@ def merge_drivers(*lists: Iterable[DeviceDrivers]) -> tuple[DeviceDrivers, ...]:
 
 def _dependencies(text: str, wanted: frozenset[str]) -> tuple[Needs, ...]:
     found: dict[str, tuple[str, ...]] = {}
-    for line in text.splitlines():
+    for line in lines(text):
         path, colon, rest = line.partition(":")
         name = module_name(path) if colon else None
         if name in wanted and name is not None:
@@ -85,8 +86,8 @@ def read_kernel(root: GuestRoot, base: str, version: str) -> KernelFacts | None:
     named = _NAMED | {module for item in drivers for module in item.modules}
     needs = _dependencies(dependencies or "", frozenset(named))
     wanted = named | {name for item in needs for name in item.needs}
-    present = {module_name(line.partition(":")[0]) for line in (dependencies or "").splitlines()}
-    built = {module_name(line) for line in (builtin_text or "").splitlines()}
+    present = {module_name(line.partition(":")[0]) for line in lines(dependencies or "")}
+    built = {module_name(line) for line in lines(builtin_text or "")}
     return KernelFacts(
         version=clean(version, 128),
         path=clean(base, 255),

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from coldmig_agent.guest.boot import grub
 from coldmig_agent.guest.facts import (
@@ -67,13 +68,18 @@ class Link:
         return self.menu.boot.loader != "files"
 
 
+@lru_cache(maxsize=512)
+def _words(options: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(options))
+    except ValueError:
+        return tuple(options.split())
+
+
 def option(options: str, name: str) -> str:
     """Value of a boot argument; the last one counts, as for the kernel."""
-    try:
-        words = shlex.split(options)
-    except ValueError:
-        words = options.split()
-    return next((word.partition("=")[2] for word in reversed(words) if word.startswith(f"{name}=")), "")
+    found = (word.partition("=")[2] for word in reversed(_words(options)) if word.startswith(f"{name}="))
+    return next(found, "")
 
 
 def _menu(item: InspectedFacts, boot: BootFacts, envs: Sequence[GrubEnv], score: int) -> Menu:
@@ -119,6 +125,8 @@ class Boots:
     def __init__(self, volumes: Volumes, firmware: str) -> None:
         self.volumes = volumes
         self.roots = [Root(item, system) for item in volumes.items if item.facts for system in item.facts.systems]
+        if not self.roots:
+            self.roots = list(self._roots_by_usr())
         self.guest_disks = self._disks_of_guests()
         envs = [env for item in volumes.items if item.facts for env in item.facts.envs]
         stubs = [stub for item in volumes.items if item.facts and item.facts.esp for stub in item.facts.esp.stubs]
@@ -130,6 +138,13 @@ class Boots:
             for boot in item.facts.boots
         ]
         self.menus = sorted(menus, key=lambda menu: -menu.score)
+
+    def _roots_by_usr(self) -> Iterator[Root]:
+        """Where nothing looks like a root, a /usr with a release stands for it: image-based systems fill /etc later."""
+        for item in self.volumes.items:
+            usr = item.facts.usr if item.facts else None
+            if usr is not None and usr.release is not None:
+                yield Root(item, SystemFacts("", "root", False, usr.release, None, usr.arch, False, usr.kernels))
 
     def _disks_of_guests(self) -> set[str]:
         """Keys of the volumes that are disks of virtual machines which a system here runs."""

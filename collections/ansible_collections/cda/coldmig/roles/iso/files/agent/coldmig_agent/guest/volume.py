@@ -79,8 +79,8 @@ class _Volume:
         for candidate in found:
             try:
                 self._candidate(candidate, tuple(links.get(candidate.path, ())))
-            except (OSError, ValueError) as error:
-                self.problems.append(clean(f"{candidate.path or '/'}: {error}", 200))
+            except Exception as error:  # one bad tree must not hide the others
+                self.problems.append(clean(f"{candidate.path or '/'}: {type(error).__name__}: {error}", 200))
         if not self.systems and looks_like_usr(self._top):
             self.usr = read_usr(self._top)
 
@@ -187,7 +187,7 @@ def read_volume(
             return VolumeFacts(roles=("bsd",), bsd=bsd)
         volume = _Volume(root, fstype, default_subvolume, deadline)
         volume.read()
-    except (OSError, ValueError) as error:
+    except Exception as error:  # nothing that a file system holds may cost more than what is known of it
         return VolumeFacts(problems=(clean(f"{type(error).__name__}: {error}", 200),))
     roles = [
         *(["root"] if volume.systems else []),

@@ -17,13 +17,12 @@ from coldmig_agent.text import clean
 
 SAVED = "${saved_entry}"
 _MAX_LINE = 8192
-_DEFAULT = re.compile(r"""set\s+default=["']?([^"']*?)["']?\s*$""")
-_VARIABLE = re.compile(r"""set\s+kernelopts=["']?([^"']*?)["']?\s*$""")
+_SET = re.compile(r"set\s+(default|kernelopts)=(.*)$")
 _HEAD = re.compile(r"""(menuentry|submenu)\s+(?:'([^']*)'|"([^"]*)"|(\S+))""")
 _IDENTITY = re.compile(r"""(?:--id|menuentry_id_option)[\s=]+['"]?([^'"\s{]+)""")
 _LINUX = re.compile(r"(?:linux|linux16|linuxefi|module|module2)\s+(?:--nounzip\s+)?(\S+)\s*(.*)$")
 _INITRD = re.compile(r"(?:initrd|initrd16|initrdefi)\s+(.+)$")
-_SEARCH = re.compile(r"search(?:\.(?:fs_uuid|fs_label)\s+(\S+)|\s+.*?(?:--fs-uuid|-u|--label|-l)\b(.*))")
+_SEARCH = re.compile(r"search(?:\.(?:fs_uuid|fs_label)\s+(\S+)|\s.*?(?:--fs-uuid|-u|--label|-l)\b(.*))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +101,16 @@ class _Reader:
     def _outside(self, text: str) -> None:
         # Counting boots that failed sets the default once more, under a condition.
         self._defaults_over = self._defaults_over or "boot_counter" in text
-        if (found := _DEFAULT.match(text)) and not self._defaults_over:
-            if found[1] == "${next_entry}":
-                self.menu.uses_next = True
-            else:
-                self._defaults.append(clean(found[1], 512))
-        elif text.split()[:1] == ["blscfg"]:
+        if text.split(None, 1)[:1] == ["blscfg"]:
             self.menu.uses_bls = True
-        elif found := _VARIABLE.match(text):
-            self.menu.kernelopts = found[1]
+        elif found := _SET.match(text):
+            value = found[2].strip().strip("\"'")
+            if found[1] == "kernelopts":
+                self.menu.kernelopts = value
+            elif value == "${next_entry}":
+                self.menu.uses_next = True
+            elif not self._defaults_over:
+                self._defaults.append(clean(value, 512))
 
     @staticmethod
     def _inside(block: _Block, text: str) -> None:

@@ -14,6 +14,8 @@ MAX_CONFIG = 2 << 20
 MAX_PARSED = 512
 MAX_OPTIONS = 2048
 _VERSION = re.compile(r"^(?:vmlinuz|vmlinux|bzImage|kernel|linux|initrd\.img|initramfs|initrd)-(.+?)(?:\.img|\.efi)?$")
+#: In the names of kernels and images that are kept for other hardware.
+_SPARE = ("rescue", "fallback")
 _DRIVE = re.compile(r"^\([^)]*\)")
 
 
@@ -50,6 +52,6 @@ def entry(
         options=clean(options, MAX_OPTIONS),
         version=kernel_version(kernel) or clean(version, 128) or None,
         volume=clean(volume, 64),
-        rescue="rescue" in kernel.lower() or "rescue" in identity.lower(),
+        rescue=any(word in text.lower() for text in (kernel, identity, *initrds[:1]) for word in _SPARE),
         chain=clean(chain, 128),
     )
