@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 import requests
 from lxml import etree
 
+from simulators.control import ControlError
 from simulators.run import Site
 from simulators.vcd.schemas import folder as schema_folder
 
@@ -761,3 +763,55 @@ def test_stuck_task_can_be_canceled(api: Api, make: Callable[..., str]) -> None:
     assert api.xml(task).get("status") == "running"
     assert api.call("POST", f"{task}/action/cancel").status_code == 204
     assert api.wait(answer).get("status") in ("success", "canceled")
+
+
+# calls that go wrong by their number
+
+
+def test_every_nth_call_is_refused_and_nothing_done(api: Api) -> None:
+    api.site.vcd.faults(calls=[{"every": 3, "action": "refuse", "status": 503, "minor": "X", "message": "later"}])
+    codes = [api.call("GET", "/api/org/").status_code for _ in range(7)]
+    assert codes == [200, 200, 503, 200, 200, 503, 200]
+    assert api.site.vcd.call("GET", "faults")["seen"] == [7]
+
+
+def test_calls_are_counted_by_method_and_path(api: Api) -> None:
+    rule = {"at": [2], "methods": ["DELETE"], "path": "sessions", "action": "refuse"}
+    api.site.vcd.faults(calls=[rule])
+    other = Api(api.site)
+    assert api.call("GET", "/cloudapi/1.0.0/sessions/current").status_code == 200
+    assert other.call("DELETE", "/cloudapi/1.0.0/sessions/current").status_code == 204
+    assert api.call("DELETE", "/cloudapi/1.0.0/sessions/current").status_code == 500
+    assert api.call("DELETE", "/cloudapi/1.0.0/sessions/current").status_code == 204
+
+
+@pytest.mark.parametrize(("action", "done"), [("drop", False), ("lose", True), ("hang", False), ("hang-after", True)])
+def test_call_without_an_answer_is_done_or_not(api: Api, action: str, *, done: bool) -> None:
+    other = Api(api.site)
+    before = len(api.site.vcd.events())
+    api.site.vcd.faults(calls=[{"at": [1], "methods": ["DELETE"], "action": action}])
+    failed: list[bool] = []
+
+    def ask() -> None:
+        try:
+            other.call("DELETE", "/cloudapi/1.0.0/sessions/current")
+        except requests.ConnectionError:
+            failed.append(True)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    detail = api.site.vcd.wait_for_event("call-fault", after=before)["detail"]
+    assert (detail["action"], detail["method"]) == (action, "DELETE")
+    if action.startswith("hang"):
+        assert api.call("GET", "/api/org/").status_code == 200
+        assert asking.is_alive()
+    api.site.vcd.faults()
+    asking.join(10)
+    assert failed == [True]
+    assert (other.call("GET", "/api/org/").status_code == 401) is done
+
+
+@pytest.mark.parametrize("rule", [{"action": "refuse"}, {"every": 2, "action": "burn"}, {"each": 2, "action": "drop"}])
+def test_rule_that_cannot_be_understood_is_refused(api: Api, rule: dict[str, Any]) -> None:
+    with pytest.raises(ControlError, match="calls: "):
+        api.site.vcd.faults(calls=[rule])

@@ -18,6 +18,7 @@ from typing import Any
 
 from simulators.control import ControlError, VcenterControl
 from simulators.vcd.errors import ApiError, busy
+from simulators.vcd.faults import Faults
 
 SYSTEM_ADMINISTRATOR = "System Administrator"
 ORG_ADMINISTRATOR = "Organization Administrator"
@@ -209,19 +210,6 @@ class Session:
     by_api_token: bool = False
 
 
-@dataclass
-class Faults:
-    """What a test wants to go wrong; see README.md."""
-
-    unreachable: bool = False
-    slow_seconds: float = 0.0
-    task_errors: dict[str, str] = field(default_factory=dict)
-    task_error_times: int = 0
-    stuck_tasks: bool = False
-    refuse: list[dict[str, Any]] = field(default_factory=list)
-    lose_answers: list[dict[str, Any]] = field(default_factory=list)
-
-
 class Site:
     """The whole state. Everything that reads or changes it holds `lock`."""
 
@@ -238,6 +226,7 @@ class Site:
         self.faults = Faults()
         self.violations: list[str] = []
         self.requests: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
         self.vim_server_id: str = scenario["virtual_center_id"]
         self.vim_server_name: str = scenario["virtual_center"]
         self.managed_folder: str = scenario["managed_folder"]
@@ -287,6 +276,10 @@ class Site:
                     net["dns"],
                 )
                 vdc.networks[network_name] = self.networks[network.id] = network
+
+    def record(self, kind: str, **details: Any) -> None:
+        """Note an event; the control endpoint gives them out."""
+        self.events.append({"kind": kind, "time": now(), "detail": details})
 
     # sessions
 

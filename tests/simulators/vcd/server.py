@@ -29,9 +29,10 @@ from lxml import etree
 from simulators.control import VcenterControl
 from simulators.vcd import cloudapi, legacy
 from simulators.vcd.errors import ApiError
+from simulators.vcd.faults import Faults
 from simulators.vcd.http import VERSIONS, Answer, Request, Route, Routes
 from simulators.vcd.markup import Media, el, serialize
-from simulators.vcd.model import Faults, Session, Site
+from simulators.vcd.model import Session, Site
 from simulators.vcd.schemas import Judge, folder
 
 _ACCEPT = {
@@ -94,9 +95,19 @@ class Application:
             handler.command, unquote(path), dict(parse_qsl(query)), headers, body, base,
             self.site, self.judge, VERSIONS[0],
         )  # fmt: skip
-        answer, family = self._dispatch(request, path)
+        rule = self._injected(request)
+        action = rule.get("action") if rule else None
+        if rule and action in ("hang", "drop"):
+            self._hang(faults, rule)
+            handler.drop()
+            return
+        answer, family = self._dispatch(request, path, rule if action == "refuse" else None)
         status, data, media = self._render(request, answer, family)
         self._log(request, status)
+        if rule and action in ("hang-after", "lose"):
+            self._hang(faults, rule)
+            handler.drop()
+            return
         if self._take(faults.lose_answers, request) is not None:
             handler.drop()
             return
@@ -108,13 +119,30 @@ class Application:
             extra["WWW-Authenticate"] = 'Basic realm="VMware Cloud Director"'
         handler.send(status, data, media, extra)
 
-    def _dispatch(self, request: Request, path: str) -> tuple[Answer, str]:
+    def _injected(self, request: Request) -> dict[str, Any] | None:
+        """Give what shall happen to this call, after the delays that are meant for it."""
+        if (delay := self._take(self.site.faults.delays, request)) is not None:
+            self.site.faults.over.wait(delay["seconds"])
+        with self.site.lock:
+            rule = self.site.faults.call(request.method, request.path)
+            if rule is not None:
+                self.site.record("call-fault", action=rule["action"], method=request.method, path=request.path)
+            return rule
+
+    @staticmethod
+    def _hang(faults: Faults, rule: dict[str, Any]) -> None:
+        if rule["action"].startswith("hang"):
+            faults.over.wait(rule.get("seconds"))
+
+    def _dispatch(self, request: Request, path: str, refusal: dict[str, Any] | None) -> tuple[Answer, str]:
         family = "json" if path.startswith(("/cloudapi", "/oauth")) else "xml"
         try:
-            refusal = self._take(self.site.faults.refuse, request)
+            refusal = refusal or self._take(self.site.faults.refuse, request)
             if refusal is not None:
                 raise ApiError(
-                    refusal.get("status", 500), refusal.get("minor", "INTERNAL_SERVER_ERROR"), refusal["message"]
+                    refusal.get("status", 500),
+                    refusal.get("minor", "INTERNAL_SERVER_ERROR"),
+                    refusal.get("message", "fault injected"),
                 )
             # matched as it was sent: a slash that is percent-encoded does not end a segment
             route, values = self.routes.find(request.method, path)
@@ -204,7 +232,7 @@ class Application:
         if handler.headers.get("X-Sim-Token") != self.control_token:
             return 403, b'{"error": "X-Sim-Token"}'
         site = self.site
-        call = f"{handler.command} {urlsplit(path).path}"
+        call = f"{handler.command} {path}"
         with site.lock:
             try:
                 data = json.loads(body) if body else {}
@@ -214,9 +242,13 @@ class Application:
                 elif call == "GET violations":
                     answer = {"schemas": self.judge.available, "violations": site.violations}
                 elif call == "GET faults":
-                    answer = vars(site.faults)
+                    answer = site.faults.as_json()
                 elif call == "PUT faults":
-                    site.faults = Faults(**data)
+                    faults, site.faults = site.faults, Faults(**data)
+                    faults.over.set()
+                elif call == "GET events":
+                    after = int(dict(parse_qsl(urlsplit(handler.path).query)).get("after", 0))
+                    answer = site.events[max(0, after) :]
                 elif call == "PUT settings":
                     for key in data:
                         if key not in ("task_seconds", "inventory_lag", "idle_seconds", "discovery_seconds"):
