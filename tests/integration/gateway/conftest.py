@@ -29,8 +29,8 @@ def unique(kind: str) -> str:
     return f"{kind}-{os.getpid()}-{next(_serial)}"
 
 
-def machine(name: str, disk_bytes: int = 64 << 20) -> dict[str, Any]:
-    """A small source machine as an agent describes it."""
+def machine(name: str, disk_bytes: int = 64 << 20, **changes: Any) -> dict[str, Any]:
+    """A small source machine as an agent describes it, with *changes* of its fields."""
     return {
         "agent_version": "0.1.0",
         "smbios_uuid": None,
@@ -50,6 +50,7 @@ def machine(name: str, disk_bytes: int = 64 << 20) -> dict[str, Any]:
         "addresses": ["192.0.2.7"],
         "name": name,
         "warnings": [{"code": "test-warning", "message": "this is {{ 'not' }} a template"}],
+        **changes,
     }
 
 
@@ -61,9 +62,9 @@ class Site(Gateway):
         """The provider's token."""
         return self.provider
 
-    def enrol(self, credential: str, name: str) -> str:
+    def enrol(self, credential: str, name: str, **changes: Any) -> str:
         """Register a machine; the id of its migration."""
-        return str(self.call("POST", "/enrolments", machine(name), token=credential)["migration_id"])
+        return str(self.call("POST", "/enrolments", machine(name, **changes), token=credential)["migration_id"])
 
 
 @pytest.fixture(scope="session")
@@ -143,13 +144,13 @@ def template(site: Site, organization: Organization) -> dict[str, Any]:
 
 
 @pytest.fixture
-def enrol(site: Site, organization: Organization, template: dict[str, Any]) -> Callable[[str], str]:
+def enrol(site: Site, organization: Organization, template: dict[str, Any]) -> Callable[..., str]:
     """Registers a machine under the template; gives the id of its migration."""
     path = f"/templates/{template['id']}/iso-credentials"
     issued = site.call("POST", path, {"ttl_hours": 1, "description": "test"}, token=organization.token)
 
-    def register(name: str) -> str:
-        return site.enrol(issued["credential"], name)
+    def register(name: str, **changes: Any) -> str:
+        return site.enrol(issued["credential"], name, **changes)
 
     return register
 

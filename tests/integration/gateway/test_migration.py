@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-Enrol = Callable[[str], str]
+Enrol = Callable[..., str]
 
 
 def test_confirmation_happens_once(site: Any, modules: Any, organization: Any, enrol: Enrol) -> None:
@@ -152,3 +152,69 @@ def test_unreadable_sectors_are_accepted_once(site: Any, modules: Any, organizat
     assert first["migration"]["accept_unreadable"] is True
     again = modules("migration", token=organization.token, migration=migration, accept_unreadable=True)
     assert not again["changed"]
+
+
+SEALED = {"code": "tpm-sealed", "message": "a key is sealed", "severity": "block", "action": "Add another key."}
+SYSTEMS = [
+    {"os_type": "linux", "id": "debian", "pretty_name": "Debian 12", "key": "disk0/1", "place": "disk 0, partition 1"},
+    {"os_type": "windows", "id": "windows", "pretty_name": "Windows 10", "key": "disk0/2", "hostname": "WS-1"},
+]
+
+
+def test_a_block_is_told_and_can_be_accepted_with_the_confirmation(
+    site: Any, modules: Any, organization: Any, enrol: Enrol
+) -> None:
+    migration = enrol("sealed", warnings=[SEALED])
+    before = site.content()
+    for check in (True, False):
+        refused = modules("migration", token=organization.token, check=check, migration=migration, state="confirmed")
+        assert refused["failed"]
+        assert "- tpm-sealed: a key is sealed. Add another key" in refused["msg"]
+        assert refused["blocked"] == ["tpm-sealed"]
+        assert refused["held_back_by"] == [{name: SEALED[name] for name in ("code", "message", "action")}]
+    assert site.content() == before
+
+    options = {"migration": migration, "state": "confirmed", "accept_warnings": ["tpm-sealed"]}
+    predicted = modules("migration", token=organization.token, check=True, **options)
+    assert site.content() == before
+    done = modules("migration", token=organization.token, **options)
+    assert predicted["diff"] == done["diff"]
+    assert done["diff"]["after"] == {"accept_warnings": ["tpm-sealed"], "state": "confirmed"}
+    for result in (predicted, done):
+        assert (result["migration"]["blocked"], result["migration"]["warnings"][0]["accepted"]) == ([], True)
+    assert not modules("migration", token=organization.token, **options)["changed"]
+
+
+def test_the_system_that_is_meant_can_be_chosen(site: Any, modules: Any, organization: Any, enrol: Enrol) -> None:
+    migration = enrol("two-systems", guest=SYSTEMS[0], guests=SYSTEMS)
+    (listed,) = modules("migration_info", token=organization.token, migration=migration)["migrations"]
+    assert (listed["guest"]["key"], [guest["key"] for guest in listed["guests"]]) == ("disk0/1", ["disk0/1", "disk0/2"])
+    before = site.content()
+    unknown = modules("migration", token=organization.token, migration=migration, system="disk7/1")
+    assert (unknown["failed"], unknown["field"]) == (True, "system")
+    assert "disk0/1, disk0/2" in unknown["msg"]
+    options = {"migration": migration, "system": "disk0/2", "hardware": {"firmware": "efi", "memory_mb": 2048}}
+    predicted = modules("migration", token=organization.token, check=True, **options)
+    assert site.content() == before
+    done = modules("migration", token=organization.token, **options)
+    assert predicted["diff"] == done["diff"]
+    for result in (predicted, done):
+        assert result["migration"]["guest"]["key"] == "disk0/2"
+        assert result["migration"]["hardware"]["memory_mb"] == 2048
+    assert not modules("migration", token=organization.token, **options)["changed"]
+
+
+def test_an_assessment_is_listed_and_removed_and_nothing_else(site: Any, modules: Any, organization: Any) -> None:
+    made = modules("template", token=organization.token, name="survey", destination={"vdc": "vdc-1"}, mode="assess")[
+        "template"
+    ]
+    issued = site.call("POST", f"/templates/{made['id']}/iso-credentials", {"ttl_hours": 1})
+    migration = site.enrol(issued["credential"], "looked-at", warnings=[SEALED])
+    (listed,) = modules("migration_info", token=organization.token, states=["assessed"])["migrations"]
+    assert (listed["id"], listed["mode"], listed["blocked"]) == (migration, "assess", ["tpm-sealed"])
+    for state, words in (("confirmed", "was an assessment and cannot be confirmed"), ("canceled", "nothing to cancel")):
+        refused = modules("migration", token=organization.token, migration=migration, state=state)
+        assert refused["failed"]
+        assert words in refused["msg"]
+    assert modules("migration", token=organization.token, migration=migration, state="absent")["changed"]
+    assert modules("migration_info", token=organization.token, states=["assessed"])["migrations"] == []

@@ -113,6 +113,14 @@ def test_from_activation_to_confirmation(  # noqa: PLR0917 - fixtures
     templates = [
         {"name": "first", "destination": {"vdc": "vdc-1", "networks": [{"network": "lan"}]}},
         {"name": "second", "destination": {"vdc": "vdc-1"}, "auto_start": True, "skip_free": "never"},
+        {
+            "name": "third",
+            "destination": {"vdc": "vdc-1"},
+            "mode": "assess",
+            "system": "windows*",
+            "accept_warnings": ["tpm-sealed"],
+            "hardware": {"cpus": 2},
+        },
     ]
     made = tenant.play("template", coldmig_templates=templates)
     assert (made.status, made.changed) == (0, 1), made.text
@@ -264,3 +272,60 @@ def test_report_says_what_could_not_be_read(  # noqa: PLR0917 - fixtures
     site.call("PATCH", path, {"accept_unreadable": True}, token=organization.token)
     assert tenant.play("report", coldmig_report_dest=str(report)).status == 0
     assert "1.50 KB of the source could not be read (accepted)" in report.read_text()
+
+
+BLOCK = {"code": "tpm-sealed", "message": "a key is sealed", "severity": "block", "action": "Add another key."}
+
+
+def test_confirm_shows_what_blocks_and_what_to_do_and_fails_readably(
+    site: Any, organization: Any, tenant: Side, enrol: Any
+) -> None:
+    known = {"code": "unclean-filesystem", "message": "disk 0 is dirty", "action": "Shut it down."}
+    migration = enrol("sealed", warnings=[BLOCK, known])
+    refused = tenant.play("confirm")
+    assert refused.status != 0
+    text = " ".join(refused.text.split())
+    assert "BLOCKS: tpm-sealed: a key is sealed" in text
+    assert "warning: unclean-filesystem: disk 0 is dirty" in text
+    assert "is held back by warnings:" in text
+    assert "accept_warnings: [tpm-sealed]" in text
+    assert site.call("GET", f"/migrations/{migration}")["state"] == "waiting"
+    assert tenant.play("confirm", coldmig_accept_warnings=["tpm-sealed"]).status == 0
+    assert site.call("GET", f"/migrations/{migration}")["state"] == "confirmed"
+
+
+def test_report_writes_each_machine_as_text_and_as_json(
+    site: Any, organization: Any, tenant: Side, tmp_path: Path
+) -> None:
+    body = {"name": "survey", "destination": {"vdc": "v"}, "mode": "assess"}
+    template = site.call("POST", "/templates", body, token=organization.token)
+    issued = site.call("POST", f"/templates/{template['id']}/iso-credentials", {"ttl_hours": 1})
+    ready = {"device": "pvscsi", "kind": "storage", "verdict": "ready", "evidence": ["in the {{ 'initramfs' }}"]}
+    guest = {"os_type": "linux", "pretty_name": "Debian 12", "key": "disk0/1", "readiness": [ready]}
+    volume = {"place": "disk 0, partition 2", "fstype": "zfs_member", "problem": "cannot be read here"}
+    inspection = {"seconds": 2.5, "volumes": [volume], "writes": [{"index": 0, "ios": 0, "sectors": 0}]}
+    more = {"guest": guest, "guests": [guest], "warnings": [BLOCK], "inspection": inspection, "tpm": {"version": "2.0"}}
+    migration = site.enrol(issued["credential"], "looked-at", **more)
+    options = {"coldmig_report_states": ["assessed"], "coldmig_report_machines_dest": str(tmp_path / "survey")}
+    checked = tenant.play("report", "--check", **options)
+    assert checked.status == 0, checked.text
+    assert not (tmp_path / "survey").exists()
+    told = tenant.play("report", **options)
+    assert told.status == 0, told.text
+    assert tenant.play("report", **options).changed == 0
+    name = f"looked-at-{migration[:8]}"
+    text = (tmp_path / "survey" / f"{name}.txt").read_text()
+    for words in (
+        "Its migration would be held back by: tpm-sealed",
+        "Debian 12 (the VM is made for it)",
+        "    pvscsi        ready    in the {{ 'initramfs' }}",
+        "  block: tpm-sealed: a key is sealed\n    Add another key.",
+        "TPM 2.0",
+        "disk 0, partition 2, zfs_member: cannot be read here",
+        "as its kernel counts: 0",
+    ):
+        assert words in text
+    assert "pvscsi" in told.text
+    document = json.loads((tmp_path / "survey" / f"{name}.json").read_text())
+    assert document == site.call("GET", f"/migrations/{migration}")
+    assert "| survey | assessed | 64.00 MB in 1 | - |" in told.text

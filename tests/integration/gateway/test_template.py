@@ -157,3 +157,39 @@ def test_revoked_token_is_refused(site: Any, modules: Any, organization: Any) ->
     assert result["failed"]
     assert result["http_status"] == 401
     assert organization.token not in str(result)
+
+
+def test_mode_system_warnings_and_hardware_are_kept_and_taken_away(site: Any, modules: Any, organization: Any) -> None:
+    def run(check: bool = False, **options: Any) -> dict[str, Any]:
+        result: dict[str, Any] = modules(
+            "template", token=organization.token, check=check, name="odd", destination=DESTINATION, **options
+        )
+        return result
+
+    options = {
+        "mode": "assess",
+        "system": "windows*",
+        "accept_warnings": ["tpm-sealed", "disk-4k-sectors"],
+        "hardware": {"disk_controller": "lsilogic-sas", "cpus": 4, "cores_per_socket": 2},
+    }
+    made = run(**options)
+    assert made["template"]["hardware"]["disk_controller"] == "lsilogic-sas"
+    assert not run(**options)["changed"]
+    assert not run()["changed"]
+    before = site.content()
+    wanted = {"mode": "migrate", "system": "", "accept_warnings": [], "hardware": {}}
+    predicted = run(check=True, **wanted)
+    assert site.content() == before
+    done = run(**wanted)
+    assert predicted["diff"] == done["diff"]
+    assert (done["template"]["mode"], done["template"]["system"], done["template"]["accept_warnings"]) == (
+        "migrate",
+        None,
+        [],
+    )
+    assert set(done["template"]["hardware"].values()) == {None}
+    assert not run(**wanted)["changed"]
+    (listed,) = modules("template_info", token=organization.token, template="odd")["templates"]
+    assert listed == done["template"]
+    for bad in ({"mode": "look"}, {"hardware": {"floppy": 1}}, {"hardware": {"cpus": 3, "cores_per_socket": 2}}):
+        assert run(**bad)["failed"]
