@@ -81,7 +81,12 @@ def test_ubuntu_with_a_separate_boot_and_root_on_lvm(lab: Lab) -> None:
     stub = "search.fs_uuid b00t root\nset prefix=($root)'/grub'\nconfigfile $prefix/grub.cfg\n"
     lab.add(
         "disk0/1",
-        {"/EFI/ubuntu/grub.cfg": stub, "/EFI/ubuntu/grubx64.efi": ESP_GRUB, "/EFI/BOOT/BOOTX64.EFI": ESP_SHIM},
+        {
+            "/EFI/ubuntu/grub.cfg": stub,
+            "/EFI/ubuntu/grubx64.efi": ESP_GRUB,
+            "/EFI/BOOT/BOOTX64.EFI": ESP_SHIM,
+            "/EFI/BOOT/fbx64.efi": b"MZ",
+        },
         fstype="vfat",
         uuid="AA-BB",
     )
@@ -169,7 +174,7 @@ def test_rocky_with_a_host_only_initramfs_names_its_rescue_entry(lab: Lab) -> No
     assert (guest.id, guest.platform_id, guest.kernel) == ("rocky", "platform:el9", RHEL_K)
     assert verdicts(guest)["pvscsi"] == "no"
     assert ready(guest) == {"vmxnet3", "e1000e", "e1000"}
-    assert "initramfs-5.14.0-362.el9.x86_64.img does not" in evidence(guest, "pvscsi")
+    assert "362.el9.x86_64.img does not, which was made for this machine only" in evidence(guest, "pvscsi")
     (told,) = [notice for notice in found.notices if notice.code == "no-storage-driver"]
     assert RESCUE in told.message
 
@@ -201,6 +206,7 @@ def test_a_grubenv_on_the_esp_decides_for_entries_on_boot(lab: Lab) -> None:
         "/EFI/rocky/grub.cfg": GRUB_HEAD % "${saved_entry}" + "blscfg\n",
         "/EFI/rocky/grubenv": env,
         "/EFI/BOOT/BOOTX64.EFI": ESP_SHIM,
+        "/EFI/BOOT/fbx64.efi": b"MZ",
     }
     lab.add("disk0/9", esp, fstype="vfat", uuid="AA")
     rocky(lab, options="$kernelopts", grubenv=None)
@@ -223,6 +229,7 @@ def test_centos_7_with_its_menu_on_the_esp_and_its_kernels_on_boot(lab: Lab) -> 
             "/EFI/centos/grub.cfg": GRUB_HEAD % "${saved_entry}" + entry,
             "/EFI/centos/grubenv": "saved_entry=0\n",
             "/EFI/BOOT/BOOTX64.EFI": ESP_SHIM,
+            "/EFI/BOOT/fbx64.efi": b"MZ",
         },
         fstype="vfat",
     )
@@ -635,6 +642,14 @@ def test_an_esp_without_the_loader_that_new_machines_look_for_is_told(lab: Lab) 
     assert "efi-fallback-missing" not in codes(lab.look("bios"))
     (told,) = [notice for notice in lab.look("efi").notices if notice.code == "efi-fallback-missing"]
     assert "debian/grubx64.efi" in told.message
+
+
+def test_a_shim_that_has_nothing_to_start_is_no_loader(lab: Lab) -> None:
+    lab.add("disk0/1", {"/EFI/BOOT/BOOTX64.EFI": ESP_SHIM, "/EFI/debian/grubx64.efi": ESP_GRUB}, fstype="vfat")
+    lab.add("disk0/2", {**debian_root(), **debian_boot()}, uuid="r00t")
+    (told,) = lab.look("efi").notices
+    assert told.code == "efi-fallback-missing"
+    assert r"\EFI\BOOT\GRUBX64.EFI" in told.message
 
 
 def test_a_data_volume_is_no_system(lab: Lab) -> None:

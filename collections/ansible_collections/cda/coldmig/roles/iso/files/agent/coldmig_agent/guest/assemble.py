@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from coldmig_agent.guest import bsd
-from coldmig_agent.guest.facts import InspectedFacts
+from coldmig_agent.guest.facts import EspFacts, InspectedFacts
 from coldmig_agent.guest.linux import encrypted_guest, linux_guest
 from coldmig_agent.guest.resolve import Volumes
 from coldmig_agent.guest.starting import Boots, Link, Root
@@ -26,7 +26,7 @@ _ROLES = {
     "usr": "/usr",
     "windows": "Windows",
 }
-_FALLBACK = r"BOOTX64.EFI"
+_FALLBACK, _SECOND = "BOOTX64.EFI", "GRUBX64.EFI"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +113,20 @@ def _windows_first(boots: Boots, firmware: str) -> bool:
 
 
 def _loaders(volumes: Volumes, firmware: str) -> Iterator[Notice]:
-    """An ESP without the loader that firmware looks for where it has no boot entries."""
+    """ESPs without the loader that firmware looks for where it has no boot entries, or without what that starts."""
     found = [(item, item.facts.esp) for item in volumes.items if item.facts and item.facts.esp]
-    if firmware != "efi" or any(esp.fallback for _, esp in found):
+    if firmware != "efi" or any(_starts(esp) for _, esp in found):
         return
     for item, esp in found:
         names = [path.removeprefix("/efi/") for path in esp.loaders if "/boot/" not in path][:4]
-        yield notice("efi-fallback-missing", place=item.place, loader=_FALLBACK, found=", ".join(names) or "no loader")
+        loader = _SECOND if esp.fallback else _FALLBACK
+        yield notice("efi-fallback-missing", place=item.place, loader=loader, found=", ".join(names) or "no loader")
+
+
+def _starts(esp: EspFacts) -> bool:
+    """Whether the fallback loader is there; shim goes on with GRUB or with its program that makes boot entries."""
+    beside = {"/efi/boot/grubx64.efi", "/efi/boot/fbx64.efi"}
+    return bool(esp.fallback) and (esp.fallback != "shim" or bool(beside & set(esp.loaders)))
 
 
 def _roles(boots: Boots, found: Sequence[_Found]) -> dict[str, str]:

@@ -23,7 +23,7 @@ _SCSI_NAME = re.compile(r"^/dev/sd[a-z]+\d*$")
 _NVME_NAME = re.compile(r"^/dev/nvme\d+n\d+(?:p\d+)?$")
 _IDE_NAME = re.compile(r"^/dev/hd[a-z]+\d*$")
 _LOST_NAME = re.compile(r"^/dev/(?:vd|xvd|cciss/|disk/by-path/|disk/by-id/(?!dm-|md-|lvm-))")
-_MAX_EVIDENCE = 120
+_MAX_EVIDENCE = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,8 @@ def _without(device: Device, names: Sequence[str], facts: _Facts) -> tuple[str, 
     if start.image is None:
         return NO, f"{usual} is not built in, and the entry has no initramfs"
     if kernel is not None and set(names) & set(kernel.modules):
-        return NO, f"kernel {start.version} has {usual}, but {start.image.path} does not"
+        made = ", which was made for this machine only" if start.image.hostonly else ""
+        return NO, f"kernel {start.version} has {usual}, but {start.image.path} does not{made}"
     return NO, f"no {usual} in {start.image.path}"
 
 
