@@ -27,7 +27,17 @@ def test_a_template_is_given_back_with_its_defaults(site: SiteKit) -> None:
     assert (made["skip_free"], made["mode"], made["system"], made["accept_warnings"]) == ("auto", "migrate", None, [])
     assert set(made["hardware"].values()) == {None}
     network = {"network": "backbone", "ip_mode": "POOL", "ip": None, "keep_mac": False, "connected": True}
-    assert made["destination"] == {"vdc": "vdc-1", "storage_profile": None, "vapp": None, "networks": [network]}
+    assert made["destination"] == {
+        "vdc": "vdc-1",
+        "storage_profile": None,
+        "import_as": None,
+        "vapp": None,
+        "description": None,
+        "owner": None,
+        "metadata": {},
+        "disks": [],
+        "networks": [{**network, "adapter": None}],
+    }
     assert acme.ok("GET", f"/templates/{made['id']}") == made
     assert acme.ok("GET", "/templates?name=linux")["items"] == [made]
     assert acme.ok("GET", "/templates?name=windows")["items"] == []
@@ -94,6 +104,24 @@ def test_an_iso_of_a_deleted_template_registers_nothing_and_its_migrations_go_on
     assert acme.ok("POST", f"/migrations/{migration}/confirm")["template"]["name"] == "linux"
 
 
+@pytest.mark.parametrize(
+    "destination",
+    [
+        {"import_as": "vapp", "vapp": "{name}-vapp"},
+        {"import_as": "shared", "vapp": "erp {template}"},
+        {"import_as": "existing", "vapp": "erp"},
+        {"import_as": "standalone"},
+        {"vapp": "kept {as} it was"},
+        {"metadata": {"cost center": "4711"}, "owner": "jane", "description": "ERP", "disks": [{}]},
+    ],
+    ids=str,
+)
+def test_a_destination_says_how_the_machine_arrives(site: SiteKit, destination: dict[str, Any]) -> None:
+    made = site.tenant("acme").ok("POST", "/templates", {**TEMPLATE, "destination": {"vdc": "v", **destination}})
+    kept = {**destination, **({"disks": [{"storage_profile": None}]} if "disks" in destination else {})}
+    assert {key: made["destination"][key] for key in destination} == kept
+
+
 BAD_TEMPLATES: list[tuple[dict[str, Any], str]] = [
     ({"name": ""}, "name"),
     ({"name": "two words"}, "name"),
@@ -123,6 +151,21 @@ BAD_TEMPLATES: list[tuple[dict[str, Any], str]] = [
     ({"destination": {"vdc": ""}}, "destination.vdc"),
     ({"destination": {"vdc": "x" * 129}}, "destination.vdc"),
     ({"destination": {"vdc": "v", "networks": [{"network": "n"}] * 11}}, "destination.networks"),
+    ({"destination": {"vdc": "v", "import_as": "template"}}, "destination.import_as"),
+    ({"destination": {"vdc": "v", "import_as": "shared"}}, "destination"),
+    ({"destination": {"vdc": "v", "import_as": "existing"}}, "destination"),
+    ({"destination": {"vdc": "v", "import_as": "standalone", "vapp": "a"}}, "destination"),
+    ({"destination": {"vdc": "v", "import_as": "shared", "vapp": "a-{owner}"}}, "destination"),
+    ({"destination": {"vdc": "v", "import_as": "vapp", "vapp": "a-{name"}}, "destination"),
+    ({"destination": {"vdc": "v", "metadata": {"coldmig.id": "1"}}}, "destination.metadata"),
+    ({"destination": {"vdc": "v", "metadata": {"a": 1}}}, "destination.metadata.a"),
+    ({"destination": {"vdc": "v", "metadata": {f"k{n}": "" for n in range(21)}}}, "destination.metadata"),
+    ({"destination": {"vdc": "v", "description": "x" * 257}}, "destination.description"),
+    ({"destination": {"vdc": "v", "disks": [{"storage_profile": ""}]}}, "destination.disks[0].storage_profile"),
+    (
+        {"destination": {"vdc": "v", "networks": [{"network": "n", "adapter": "virtio"}]}},
+        "destination.networks[0].adapter",
+    ),
     (
         {"destination": {"vdc": "v", "networks": [{"network": "n", "ip_mode": "STATIC"}]}},
         "destination.networks[0].ip_mode",

@@ -48,11 +48,53 @@ options:
       storage_profile:
         description: Name of the storage profile. Without it the default one of the VDC is used.
         type: str
+      import_as:
+        description:
+          - V(vapp) gives the VM a vApp of its own.
+          - V(shared) puts it into the vApp with the name O(destination.vapp), which is made if it is not there. So
+            several machines arrive in one vApp.
+          - V(existing) puts it into a vApp that is there.
+          - V(standalone) makes a VM without a vApp.
+          - Default is V(existing) if O(destination.vapp) is given, else V(vapp).
+        type: str
+        choices:
+          - vapp
+          - shared
+          - existing
+          - standalone
       vapp:
         description:
-          - Name of an existing vApp that the VM is put into.
-          - Without it a vApp is made with the name of the VM.
+          - Name of the vApp. V({name}) is the name of the migration, V({serial}) the serial number of the machine,
+            V({id}) the first eight characters of the migration's id, V({template}) the name of the template.
+          - A vApp of its own is named like the VM without it. If the name is taken there, the migration's id is added.
+          - Needed with V(shared) and V(existing), not allowed with V(standalone).
         type: str
+      description:
+        description: Description of the VM and of a vApp that is made. Without it they name the migration.
+        type: str
+      owner:
+        description:
+          - Name of the user of the organization who gets the vApp. Without it only administrators of the organization
+            see it, unless the provider names one.
+          - Not used with a vApp that was there before.
+        type: str
+      metadata:
+        description:
+          - Metadata of the VM, texts that the organization can see and change.
+          - Keys must not begin with C(coldmig.).
+        type: dict
+        default: {}
+      disks:
+        description:
+          - What each disk of the source needs, in the order of the disks.
+          - A disk without an entry is kept in the storage profile of the VM.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          storage_profile:
+            description: Name of the storage profile of this disk.
+            type: str
       networks:
         description:
           - Where each NIC of the source is connected, in the order of the NICs.
@@ -62,7 +104,7 @@ options:
         default: []
         suboptions:
           network:
-            description: Name of the network.
+            description: Name of the network, or V(none) for a NIC that is on no network.
             type: str
             required: true
           ip_mode:
@@ -85,6 +127,13 @@ options:
             description: Whether the NIC is connected.
             type: bool
             default: true
+          adapter:
+            description: Kind of this network adapter. Without it that of the virtual hardware.
+            type: str
+            choices:
+              - vmxnet3
+              - e1000e
+              - e1000
 """
 
     HARDWARE = r"""

@@ -37,7 +37,17 @@ def destination_options() -> dict[str, t.Any]:
     return {
         "vdc": {"type": "str", "required": True},
         "storage_profile": {"type": "str"},
+        "import_as": {"type": "str", "choices": ["vapp", "shared", "existing", "standalone"]},
         "vapp": {"type": "str"},
+        "description": {"type": "str"},
+        "owner": {"type": "str"},
+        "metadata": {"type": "dict", "default": {}},
+        "disks": {
+            "type": "list",
+            "elements": "dict",
+            "default": [],
+            "options": {"storage_profile": {"type": "str"}},
+        },
         "networks": {
             "type": "list",
             "elements": "dict",
@@ -48,6 +58,7 @@ def destination_options() -> dict[str, t.Any]:
                 "ip": {"type": "str"},
                 "keep_mac": {"type": "bool", "default": False},
                 "connected": {"type": "bool", "default": True},
+                "adapter": {"type": "str", "choices": ["vmxnet3", "e1000e", "e1000"]},
             },
         },
     }

@@ -52,15 +52,30 @@ class NetworkSettings(t.TypedDict):
     ip: str | None
     keep_mac: bool
     connected: bool
+    adapter: t.NotRequired[str | None]
+
+
+class DiskPlace(t.TypedDict):
+    """Where one disk of the source is kept; None is where the VM is."""
+
+    storage_profile: str | None
 
 
 class Destination(t.TypedDict):
-    """Where in VCD the VM arrives; ``networks`` is in the order of the source's NICs."""
+    """Where in VCD the VM arrives; ``networks`` and ``disks`` are in the order of the source.
+
+    A gateway of an earlier version knows only the first three and ``networks``.
+    """
 
     vdc: str
     storage_profile: str | None
     vapp: str | None
     networks: list[NetworkSettings]
+    import_as: t.NotRequired[str | None]
+    description: t.NotRequired[str | None]
+    owner: t.NotRequired[str | None]
+    metadata: t.NotRequired[dict[str, str]]
+    disks: t.NotRequired[list[DiskPlace]]
 
 
 class Limits(t.TypedDict):

@@ -18,6 +18,10 @@ from ansible_collections.cda.coldmig.plugins.module_utils._errors import InputEr
 SIMPLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 SIMPLE_NAME_EXPECTED = "1 to 63 letters, digits, '_', '.' and '-', the first a letter or digit"
 PLACEHOLDERS = ("{name}", "{serial}", "{id}")
+VAPP_PLACEHOLDERS = (*PLACEHOLDERS, "{template}")
+METADATA_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:@-]{0,127}")
+OWN_METADATA = "coldmig."
+MOST_METADATA = 20
 
 HARDWARE = (
     "guest_id",
@@ -72,10 +76,18 @@ def check_simple_name(field: str, value: str) -> None:
 
 def check_destination(destination: t.Mapping[str, t.Any]) -> None:
     """Raise InputError for a destination that contradicts itself."""
-    for name in ("vdc", "storage_profile", "vapp"):
+    for name in ("vdc", "storage_profile", "vapp", "owner"):
         value = destination.get(name)
         if value is not None and not value.strip():
             raise InputError(f"destination.{name}", value, "a name that is not empty")
+    _check_vapp(destination.get("import_as"), destination.get("vapp"))
+    _check_metadata(destination.get("metadata") or {})
+    if len(destination.get("description") or "") > 256:
+        raise InputError("destination.description", destination["description"], "at most 256 characters")
+    for index, disk in enumerate(destination.get("disks") or ()):
+        profile = disk["storage_profile"]
+        if profile is not None and not profile.strip():
+            raise InputError(f"destination.disks[{index}].storage_profile", profile, "a name that is not empty")
     for index, network in enumerate(destination["networks"]):
         field = f"destination.networks[{index}]"
         mode, address = network["ip_mode"], network["ip"]
@@ -91,6 +103,32 @@ def check_destination(destination: t.Mapping[str, t.Any]) -> None:
             ipaddress.ip_address(address)
         except ValueError as error:
             raise InputError(f"{field}.ip", address, "an IP address without a prefix length") from error
+
+
+def _check_vapp(import_as: str | None, vapp: str | None) -> None:
+    if import_as in ("shared", "existing") and vapp is None:
+        raise InputError("destination.vapp", vapp, f"the name of a vApp is needed with import_as {import_as}")
+    if import_as == "standalone" and vapp is not None:
+        raise InputError("destination.vapp", vapp, "nothing with import_as standalone: such a VM has no vApp")
+    if import_as is None or vapp is None:
+        return
+    rest = vapp
+    for placeholder in VAPP_PLACEHOLDERS:
+        rest = rest.replace(placeholder, "")
+    if "{" in rest or "}" in rest:
+        raise InputError("destination.vapp", vapp, f"no braces but those of {', '.join(VAPP_PLACEHOLDERS)}")
+
+
+def _check_metadata(metadata: t.Mapping[str, t.Any]) -> None:
+    if len(metadata) > MOST_METADATA:
+        raise InputError("destination.metadata", len(metadata), f"at most {MOST_METADATA} entries")
+    for key, value in metadata.items():
+        if not METADATA_KEY.fullmatch(str(key)) or str(key).startswith(OWN_METADATA):
+            raise InputError(
+                "destination.metadata", key, "as key letters, digits, spaces and . _ : @ -, not beginning with coldmig."
+            )
+        if not isinstance(value, str) or not (value.isprintable() and len(value) <= 1000):
+            raise InputError(f"destination.metadata[{key}]", value, "one line of text of at most 1000 characters")
 
 
 def normal_destination(destination: t.Mapping[str, t.Any]) -> dict[str, t.Any]:

@@ -33,6 +33,18 @@ def check_pattern(pattern: str) -> None:
         raise ValueError("at least one of the placeholders {name}, {serial} and {id} must be there")
 
 
+VAPP_PLACEHOLDERS = (*PLACEHOLDERS, "template")
+
+
+def check_vapp_pattern(pattern: str) -> None:
+    """Raise ValueError, with what is allowed, unless braces in the name of a vApp enclose known placeholders only."""
+    rest = pattern
+    for placeholder in VAPP_PLACEHOLDERS:
+        rest = rest.replace(f"{{{placeholder}}}", "")
+    if "{" in rest or "}" in rest:
+        raise ValueError("braces must enclose a placeholder: {name}, {serial}, {id} or {template}")
+
+
 def expand(pattern: str, *, name: str, serial: str | None, migration_id: str) -> str:
     """The name of a migration; ``{id}`` gives the first eight digits of its id.
 

@@ -55,6 +55,9 @@ class NetworkConnection(Input):
     ip: Annotated[str, AfterValidator(_ip_address)] | None = Field(default=None, description="Only with MANUAL")
     keep_mac: bool = False
     connected: bool = True
+    adapter: Literal["vmxnet3", "e1000e", "e1000"] | None = Field(
+        default=None, description="Kind of this adapter; null takes that of the virtual hardware"
+    )
 
     @model_validator(mode="after")
     def _address_fits_mode(self) -> Self:
@@ -65,16 +68,68 @@ class NetworkConnection(Input):
         return self
 
 
+class DiskPlace(Input):
+    """Where one disk of the source is kept."""
+
+    storage_profile: Label | None = Field(default=None, description="Null is that of the VM")
+
+
+def _own_keys(value: dict[str, str]) -> dict[str, str]:
+    for key in value:
+        if key.startswith("coldmig."):
+            raise ValueError(f"keys must not begin with coldmig., as {key} does: these are the product's own")
+    return value
+
+
+MetadataKey = Annotated[
+    str, Matching(r"[A-Za-z0-9][A-Za-z0-9 ._:@-]{0,127}", "1 to 128 letters, digits, spaces and . _ : @ -")
+]
+
+
 class Destination(Input):
     """Where in VCD the machine goes."""
 
     vdc: Label
-    storage_profile: Label | None = None
-    vapp: Label | None = None
+    storage_profile: Label | None = Field(default=None, description="Of the VM; null is the default one of the VDC")
+    import_as: Literal["vapp", "shared", "existing", "standalone"] | None = Field(
+        default=None,
+        description="`vapp`: into a vApp of its own; `shared`: into the vApp of this name, which is made if it is not "
+        "there; `existing`: into one that is there; `standalone`: without a vApp. Null is `existing` where `vapp` is "
+        "given, else `vapp`.",
+    )
+    vapp: Label | None = Field(
+        default=None,
+        description="Name of the vApp. {name}, {serial} and {id} are replaced as in `name_pattern`, {template} by the "
+        "template's name.",
+    )
+    description: Annotated[Line, StringConstraints(max_length=256)] | None = Field(
+        default=None, description="Of VM and vApp; null names the migration"
+    )
+    owner: Label | None = Field(default=None, description="User of the organization who gets the vApp")
+    metadata: Annotated[
+        dict[MetadataKey, Annotated[Line, StringConstraints(max_length=1000)]],
+        Field(max_length=20),
+        AfterValidator(_own_keys),
+    ] = Field(default_factory=dict, description="Metadata of the VM, visible to the organization")
+    disks: Annotated[list[DiskPlace], Field(max_length=256)] = Field(
+        default_factory=list,
+        description="For disk 0, 1, … of the source. Disks beyond the list are kept where the VM is.",
+    )
     networks: Annotated[list[NetworkConnection], Field(max_length=10)] = Field(
         default_factory=list,
         description="For NIC 0, 1, … of the source. NICs beyond the list are created disconnected.",
     )
+
+    @model_validator(mode="after")
+    def _vapp_fits_import(self) -> Self:
+        if self.import_as in ("shared", "existing") and self.vapp is None:
+            raise ValueError(f"vapp must be given when import_as is {self.import_as}")
+        if self.import_as == "standalone" and self.vapp is not None:
+            raise ValueError("vapp must be null when import_as is standalone")
+        # what was kept before there were patterns stays readable
+        if self.import_as is not None and self.vapp is not None:
+            naming.check_vapp_pattern(self.vapp)
+        return self
 
 
 class Limits(Input):
