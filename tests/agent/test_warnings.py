@@ -46,6 +46,15 @@ def test_every_code_in_the_agent_is_in_the_catalogue_with_its_fields() -> None:
     assert {(name, code) for name, code in used if code not in CATALOGUE} == set()
 
 
+def test_notices_are_made_only_from_the_catalogue() -> None:
+    others = [
+        str(path.relative_to(AGENT))
+        for path in AGENT.rglob("*.py")
+        if path.name != "warnings.py" and re.search(r"\bNotice\(", path.read_text(encoding="utf-8"))
+    ]
+    assert others == []
+
+
 def test_a_missing_or_a_foreign_field_is_refused_with_what_is_wanted() -> None:
     with pytest.raises(ValueError, match="wants driver, name"):
         notice("nic-management", name="usb0")

@@ -310,9 +310,9 @@ def crashed(tmp_path: Path, fstype: str, image: Path, _look: str) -> None:
     assert map_of(found).count == 0
     notices = notices_of(found)
     assert [notice.code for notice in notices] == ["unclean-filesystem"]
-    assert "not unmounted cleanly" in notices[0].message
+    assert "was not left cleanly" in notices[0].message
     assert "copied whole, its free space too" in notices[0].message
-    assert "shut it down properly" in notices[0].message
+    assert "shut it down properly" in notices[0].action
     with mounted(rebuild(crash, map_of(found), tmp_path / "arrived.img"), tmp_path / "mnt"):
         for name in names:
             assert (tmp_path / "mnt" / name).read_bytes() == content(name, 30_000)
@@ -367,7 +367,7 @@ def test_a_dirty_ntfs(tmp_path: Path) -> None:
     found = survey_image(image)
     assert area_of(found).decision == "whole"
     assert [notice.code for notice in found.notices] == ["unclean-filesystem"]
-    assert "shutdown /s" in found.notices[0].message
+    assert "shutdown /s" in found.notices[0].action
 
 
 def hibernated_ntfs(path: Path, scratch: Path) -> Path:

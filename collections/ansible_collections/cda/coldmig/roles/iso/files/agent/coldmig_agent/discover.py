@@ -13,6 +13,7 @@ from coldmig_agent import __version__, fence, inspection, names
 from coldmig_agent.discovery import cpu, disks, dmi, firmware, memory, nics, nvram, tpm
 from coldmig_agent.discovery import notices as signatures
 from coldmig_agent.discovery.disks import Source
+from coldmig_agent.encryption import verdict
 from coldmig_agent.freespace.survey import survey
 from coldmig_agent.guest.assemble import Assembly, assemble
 from coldmig_agent.inspection import Look
@@ -112,12 +113,14 @@ def without_system(sources: Sequence[Source], look: Look) -> tuple[Guest, Notice
 
 
 def look_notices(sources: Sequence[Source], look: Look) -> list[Notice]:
-    """What could not be looked into, and why."""
+    """What the look into the disks has brought to light, and what could not be looked into."""
     found = [
         notice("volume-not-readable", place=volume.place, fstype=volume.fstype, reason=volume.problem)
         for volume in look.volumes
         if volume.problem and volume.facts is None
     ]
+    found += [verdict.judge(item.place, item.protectors) for item in look.encrypted]
+    found += look.notices
     if look.report.problems:
         found.append(notice("inspection-failed", reason="; ".join(look.report.problems[:3])))
     if not any(volume.key.startswith(_MADE_OF_MEMBERS) for volume in look.volumes):
@@ -139,11 +142,12 @@ def discover(roots: Roots, images: Sequence[Path] = (), say: Say = lambda _words
     tables = dmi.read(roots.sys)
     say("reading the partition tables")
     sources = find_sources(roots, images)
-    encrypted = [volume.encryption for source in sources for volume in source.volumes if volume.encryption is not None]
     chip = tpm.read(roots.sys)
     live = firmware.live_firmware(roots.sys)
     boot_order = firmware.of_boot_order(sources, nvram.boot_entries(roots.sys))
-    look = inspection.inspect(sources, inspection.read_limits(roots.proc), roots.sys)
+    look = inspection.inspect(sources, inspection.read_limits(roots.proc), roots.sys, say)
+    encrypted = [volume.encryption for source in sources for volume in source.volumes if volume.encryption is not None]
+    encrypted += [item.protectors for item in look.encrypted]
     systems = find_systems(sources, look, live, boot_order)
     guests = systems.assembly.guests[:MAX_GUESTS]
     say("finding out what is free on the disks")

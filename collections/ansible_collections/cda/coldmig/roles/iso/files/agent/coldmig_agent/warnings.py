@@ -133,7 +133,8 @@ CATALOGUE: Mapping[str, Entry] = {
         "warning",
         "{place} ({fstype}) was not left cleanly ({reason}): it is copied whole, its free space too, and recovers "
         "when it boots",
-        "To copy less, start the machine, shut it down properly, and boot this ISO again.",
+        "To copy less, start the machine, shut it down properly (Windows: shutdown /s /f /t 0), then boot this ISO "
+        "again.",
     ),
     "partition-table-damaged": _entry(
         "warning",

@@ -27,6 +27,7 @@ from coldmig_agent.freespace.maps import SECTOR, FreeMap, FreeRanges
 from coldmig_agent.freespace.tools import ToolError, sandbox
 from coldmig_agent.machine import FreeArea, Notice
 from coldmig_agent.text import clean
+from coldmig_agent.warnings import notice
 
 LOG = logging.getLogger(__name__)
 
@@ -247,10 +248,9 @@ class _Decision:
         disk = f"disk {self.volume.disk}"
         place = f"{disk}, partition {self.volume.number}" if self.volume.number else disk
         place = f"{place}, volume {self.name}" if self.name else place
-        code = "hibernated" if isinstance(self.problem, Hibernated) else "unclean-filesystem"
-        kind = self.volume.content.fstype
-        message = f"{place} ({kind}) is copied whole, its free space too: {self.problem}; {self.problem.advice}"
-        return Notice(code, clean(message))
+        if isinstance(self.problem, Hibernated):
+            return notice("hibernated", place=place, system="Windows" if content.fstype == "ntfs" else "Linux")
+        return notice("unclean-filesystem", place=place, fstype=content.fstype, reason=self.problem)
 
 
 def _tried(volume: Volume, found: FreeRanges, attempt: Callable[[], None], name: str = "") -> _Decision:
@@ -376,7 +376,7 @@ def survey(sources: Sequence[Source], seconds: float = DISK_SECONDS) -> Survey:
         free_map = _free_map(source, ranges, kept)
         disk = replace(source.disk, used_bytes=free_map.used_bytes, free_map=free_map.describe())
         surveyed.append(replace(source, disk=disk, free_map=free_map))
-        notices += [notice for item in kept if (notice := item.notice()) is not None]
+        notices += [told for item in kept if (told := item.notice()) is not None]
         for area in free_map.areas:
             LOG.info(
                 "disk %d, partition %s (%s): %s, %d bytes free: %s",
