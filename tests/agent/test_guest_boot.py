@@ -60,6 +60,20 @@ def test_the_default_is_what_the_header_sets_and_not_what_failed_boots_would() -
     assert grub.parse_grub(MENU).default == "0"
 
 
+def test_entries_are_counted_however_their_braces_stand() -> None:
+    text = (
+        "function savedefault {\n  if [ -z x ]; then\n    save_env saved_entry\n  fi\n}\n"
+        "menuentry 'Firmware' --id fw { fwsetup }\nmenuentry 'A'\n{\n  linux /boot/vmlinuz-1\n}\n"
+        "menuentry 'B' {\n  linux /boot/vmlinuz-2\n}\n"
+    )
+    items = grub.parse_grub(text).items
+    assert [(item.position, item.entry.title, item.entry.kernel) for item in items] == [
+        ((0,), "Firmware", ""),
+        ((1,), "A", "/boot/vmlinuz-1"),
+        ((2,), "B", "/boot/vmlinuz-2"),
+    ]
+
+
 def test_xen_boots_the_kernel_that_it_loads_as_a_module() -> None:
     menu = grub.parse_grub(
         "menuentry 'Debian, with Xen' {\n\tmultiboot2 /boot/xen-4.17.gz placeholder\n"

@@ -74,11 +74,17 @@ class _Reader:
         self._blocks = [_Block("top")]
         self._defaults: list[str] = []
         self._defaults_over = False
+        #: The brace of a block that was begun is expected on a line of its own.
+        self._waiting = False
 
     def line(self, text: str) -> None:
+        """Take in the next line, stripped."""
         block = self._blocks[-1]
         if found := _HEAD.match(text):
             self._open(found, text)
+            return
+        if text == "{" and self._waiting:
+            self._waiting = False
             return
         if text == "}":
             if len(self._blocks) > 1:
@@ -97,6 +103,9 @@ class _Reader:
         identity = _IDENTITY.search(text)
         self._blocks.append(_Block(found[1], title, identity[1] if identity else ""))
         self._defaults_over = True
+        self._waiting = not text.endswith(("{", "}"))
+        if text.endswith("}"):
+            self._close(self._blocks.pop())
 
     def _outside(self, text: str) -> None:
         # Counting boots that failed sets the default once more, under a condition.
@@ -141,6 +150,7 @@ class _Reader:
         parents[-1].children += 1
 
     def result(self) -> Menu:
+        """What was read so far."""
         if self._defaults:
             self.menu.default = SAVED if SAVED in self._defaults else self._defaults[-1]
         return self.menu
