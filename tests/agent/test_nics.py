@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from agent_lab import write_tree
 
 from coldmig_agent.discovery import nics
@@ -67,11 +68,62 @@ def test_wireless_virtual_and_loopback_interfaces_are_left_out(tmp_path: Path) -
     assert ethernet_names(tmp_path) == []
 
 
-def test_a_management_controllers_interface_is_kept_with_a_notice(tmp_path: Path) -> None:
-    add_pci_nic(tmp_path, "idrac", "05.0", "00:50:56:00:00:01", driver="cdc_ether")
-    found, notices = nics.read(tmp_path, lambda _: None)
-    assert len(found) == 1
-    assert [notice.code for notice in notices] == ["nic-management"]
+def add_usb_nic(root: Path, name: str, mac: str, driver: str, **usb: str) -> None:
+    """A USB network function; its device with maker and product is one level up."""
+    device = "devices/pci0000:00/0000:00:14.0/usb1/1-3"
+    write_tree(
+        root,
+        {
+            f"{device}/1-3:1.0/net/{name}/address": f"{mac}\n",
+            f"{device}/1-3:1.0/net/{name}/type": "1\n",
+            f"bus/usb/drivers/{driver}/": "",
+            "class/net/": "",
+            **{f"{device}/{key}": f"{value}\n" for key, value in usb.items()},
+        },
+    )
+    (root / device / "1-3:1.0/driver").symlink_to(root / f"bus/usb/drivers/{driver}")
+    (root / device / f"1-3:1.0/net/{name}/device").symlink_to(root / device / "1-3:1.0")
+    (root / f"class/net/{name}").symlink_to(root / device / f"1-3:1.0/net/{name}")
+
+
+@pytest.mark.parametrize(
+    ("driver", "usb", "management"),
+    [
+        ("cdc_ether", {"idVendor": "413c", "product": "iDRAC Virtual NIC"}, True),
+        ("cdc_ether", {"idVendor": "04b3", "product": "RNDIS/CDC ETHER"}, True),
+        (
+            "rndis_host",
+            {"idVendor": "ffff", "product": "Virtual Ethernet", "manufacturer": "American Megatrends"},
+            True,
+        ),
+        ("cdc_ether", {"idVendor": "1234", "product": "OpenBMC network"}, True),
+        ("cdc_ether", {}, True),
+        ("cdc_ncm", {"idVendor": "0bda", "product": "USB 10/100/1000 LAN", "manufacturer": "Realtek"}, False),
+        ("r8152", {"idVendor": "413c", "product": "Dock"}, False),
+    ],
+)
+def test_management_controllers_are_told_from_adapters(
+    tmp_path: Path, driver: str, usb: dict[str, str], management: bool
+) -> None:
+    add_usb_nic(tmp_path, "usb0", "00:50:56:00:00:01", driver, **usb)
+    (found,), notices = nics.read(tmp_path, lambda _: None)
+    assert found.management is management
+    assert [(notice.code, notice.severity) for notice in notices] == [("nic-management", "info")] * management
+
+
+def test_a_virtual_function_names_the_card_that_it_is_part_of(tmp_path: Path) -> None:
+    add_pci_nic(tmp_path, "ens3f0", "03.0", "00:50:56:00:00:01")
+    add_pci_nic(tmp_path, "ens3f0v0", "04.0", "00:50:56:00:00:02", driver="ixgbevf")
+    (tmp_path / "devices/pci0000:00/0000:00:04.0/physfn").symlink_to(tmp_path / "devices/pci0000:00/0000:00:03.0")
+    (physical, virtual), (notice,) = nics.read(tmp_path, lambda _: None)
+    assert (physical.virtual_function, virtual.virtual_function) == (False, True)
+    assert notice.code == "nic-virtual-function"
+    assert "ens3f0v0 is a virtual function (SR-IOV) of ens3f0" in notice.message
+
+
+def test_an_interface_without_an_address_of_its_own_is_none(tmp_path: Path) -> None:
+    add_pci_nic(tmp_path, "dummy", "03.0", "00:00:00:00:00:00")
+    assert nics.read(tmp_path, lambda _: None) == ([], [])
 
 
 def test_a_machine_without_network_has_no_interfaces(tmp_path: Path) -> None:

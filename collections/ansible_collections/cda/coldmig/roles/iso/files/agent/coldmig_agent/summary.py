@@ -107,12 +107,14 @@ def machine_lines(machine: Machine) -> list[str]:
 
 
 def looked_line(machine: Machine) -> str:
-    """How the look into the disks went: ``looked into 4 file systems in 3 s; no disk was written to``."""
+    """How the look into the disks went: ``looked at 4 volumes in 3 s; no disk was written to``."""
     if machine.inspection is None:
         return ""
     report = machine.inspection
-    seen = sum(not volume.problem for volume in report.volumes)
-    text = f"looked into {seen} file system{'s' * (seen != 1)} in {report.seconds:.0f} s"
+    count, closed = len(report.volumes), sum(bool(volume.problem) for volume in report.volumes)
+    text = f"looked at {count} volume{'s' * (count != 1)} in {report.seconds:.0f} s"
+    if closed:
+        text += f", {closed} of them could not be read"
     if not report.writes:
         return text
     written = sum(item.sectors for item in report.writes)
