@@ -5,7 +5,9 @@ import re
 import typing as t
 
 import pytest
+import yaml
 from ansible_collections.cda.coldmig.plugins.inventory import migrations
+from ansible_collections.cda.coldmig.plugins.module_utils._migration import STATES
 
 
 def migration(**changes: t.Any) -> dict[str, t.Any]:
@@ -31,6 +33,11 @@ def test_host_has_no_character_that_a_pattern_takes_as_its_own(name: str) -> Non
 def test_groups_are_valid_names() -> None:
     found = migrations.group_names(migration(organization="acme.org-1", template={"id": "t", "name": "e-r.p"}))
     assert found == ["state_waiting", "template_e_r_p", "organization_acme_org_1"]
+
+
+def test_every_state_can_be_asked_for() -> None:
+    options = yaml.safe_load(migrations.DOCUMENTATION)["options"]
+    assert tuple(options["states"]["choices"]) == STATES
 
 
 def test_host_runs_on_the_controller_with_this_python() -> None:
