@@ -190,6 +190,22 @@ def test_an_lvm_devices_file_puts_a_root_on_lvm_in_doubt(tmp_path: Path) -> None
     assert verdicts(lab.look().guests[0])["pvscsi"] == "likely"
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("/dev/vda1 /boot/efi vfat umask=0077 0 1", "likely"),
+        ("/dev/vda1 /boot/efi vfat umask=0077,nofail 0 1", "ready"),
+        ("/dev/vda5 none swap sw 0 0", "ready"),
+        ("/dev/vda1 / ext4 defaults 0 1", "ready"),
+        ("/dev/sda1 /boot/efi vfat defaults 0 1", "ready"),
+    ],
+)
+def test_a_volume_that_the_start_waits_for_in_vain_puts_it_in_doubt(tmp_path: Path, line: str, expected: str) -> None:
+    lab = Lab(tmp_path)
+    lab.add("disk0/1", {**debian_root(), **debian_boot(), "/etc/fstab": f"{line}\n"}, uuid="r00t")
+    assert verdicts(lab.look().guests[0])["pvscsi"] == expected
+
+
 def volume(key: str, **more: str | tuple[str, ...]) -> InspectedFacts:
     return InspectedFacts(key, key, 0, "ext4", **more)  # type: ignore[arg-type]
 

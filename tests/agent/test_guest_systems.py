@@ -335,6 +335,22 @@ def test_a_snapshot_of_an_lvm_volume_comes_after_its_origin(lab: Lab) -> None:
         ]
 
 
+def test_a_copy_of_a_subvolume_is_reported_but_makes_no_second_system(lab: Lab) -> None:
+    files = {f"@{name}": content for name, content in {**debian_root(), **debian_boot()}.items()}
+    files["@/boot/grub/grub.cfg"] = GRUB_HEAD % "0" + grub_entry(
+        "Debian GNU/Linux", f"/@/boot/vmlinuz-{K}", f"/@/boot/initrd.img-{K}", "root=UUID=r00t ro rootflags=subvol=@"
+    )
+    before = {f"root/{name}": content for name, content in debian_root().items()}
+    lab.add("disk0/1", {**files, **before}, fstype="btrfs", uuid="r00t")
+    found = lab.look()
+    assert [guest.key for guest in found.guests] == ["disk0/1/@", "disk0/1/root"]
+    assert codes(found) == []
+    (lab.path / "disk0_1/root/etc/hostname").write_text("another\n")
+    lab.volumes.clear()
+    lab.add("disk0/1", {}, fstype="btrfs", uuid="r00t")
+    assert codes(lab.look()) == ["several-systems"]
+
+
 @pytest.mark.parametrize("subvolume", ["@rootfs", "root"])
 def test_a_root_in_a_subvolume_is_found_by_rootflags(lab: Lab, subvolume: str) -> None:
     files = {f"{subvolume}{name}": content for name, content in {**debian_root(), **debian_boot()}.items()}

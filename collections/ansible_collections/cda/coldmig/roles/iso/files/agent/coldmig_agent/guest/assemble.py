@@ -40,16 +40,32 @@ class Assembly:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A guest, what is to be said of it, and its rank: the highest is the first."""
+    """A guest, what is to be said of it, and its rank: the highest is the first.
+
+    ``volume``: what the volume and its snapshots have in common, their UUID; empty where there is none.
+    """
 
     guest: Guest
     notices: tuple[Notice, ...]
     rank: tuple[int, ...]
+    volume: str = ""
 
 
 def _described(guest: Guest) -> str:
     name = guest.pretty_name or guest.os_type
     return f"{name} on {guest.place}" if guest.place else name
+
+
+def _is_copy(item: _Found, found: Sequence[_Found]) -> bool:
+    """Whether a system is but another state of one that comes before it: a snapshot of its volume or subvolume."""
+    if not item.volume or item.guest.bootable:
+        return False
+    before = found[: found.index(item)]
+    same = (item.guest.release, item.guest.pretty_name, item.guest.hostname)
+    return any(
+        other.volume == item.volume and (other.guest.release, other.guest.pretty_name, other.guest.hostname) == same
+        for other in before
+    )
 
 
 def _linux(boots: Boots, firmware: str) -> Iterator[_Found]:
@@ -76,7 +92,7 @@ def _linux(boots: Boots, firmware: str) -> Iterator[_Found]:
             -number,
         )
         guest, notices = linux_guest(boots, root, own, firmware)
-        yield _Found(guest, notices, rank)
+        yield _Found(guest, notices, rank, root.item.uuid)
     for number, (item, link) in enumerate(closed.values()):
         rank = (1, int(link.menu.score == best), int(link.certain), 1, 1, 1, 1, 1, -1000 - number)
         guest, notices = encrypted_guest(boots, item, link, firmware)
@@ -191,10 +207,11 @@ def _assemble(volumes: Sequence[InspectedFacts], machine_firmware: str) -> Assem
     found.sort(key=lambda item: item.rank, reverse=True)
     found = found[:MAX_GUESTS]
     notices: list[Notice] = []
-    if len(found) > 1:
-        others = ", ".join(_described(item.guest) for item in found[1:])
+    others = [item.guest for item in found[1:] if not _is_copy(item, found)]
+    if others:
+        named = ", ".join(_described(guest) for guest in others)
         chosen = _described(found[0].guest)
-        notices.append(notice("several-systems", count=len(found), chosen=chosen, others=others))
+        notices.append(notice("several-systems", count=1 + len(others), chosen=chosen, others=named))
     for number, item in enumerate(found):
         if number == 0 or item.guest.bootable:
             notices += item.notices

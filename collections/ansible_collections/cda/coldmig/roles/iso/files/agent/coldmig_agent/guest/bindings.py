@@ -42,9 +42,14 @@ def parse_fstab(text: str) -> tuple[MountLine, ...]:
         options = words[3].split(",") if len(words) > 3 else []
         subvolume = next((item.partition("=")[2] for item in options if item.startswith("subvol=")), "")
         found.append(
-            MountLine(clean(words[0].strip("\"'"), 160), clean(words[1], 160), clean(words[2], 32),
-                      clean(subvolume.strip("/"), 160))
-        )  # fmt: skip
+            MountLine(
+                spec=clean(words[0].strip("\"'"), 160),
+                mountpoint=clean(words[1], 160),
+                fstype=clean(words[2], 32),
+                subvolume=clean(subvolume.strip("/"), 160),
+                optional=bool({"noauto", "nofail"} & set(options)),
+            )
+        )
     return tuple(found)
 
 

@@ -161,12 +161,13 @@ class GrubEnv:
 
 @dataclass(frozen=True, slots=True)
 class MountLine:
-    """A line of fstab: ``subvolume`` from its options."""
+    """A line of fstab: ``subvolume`` from its options; ``optional`` where the system starts without it."""
 
     spec: str
     mountpoint: str
     fstype: str
     subvolume: str = ""
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

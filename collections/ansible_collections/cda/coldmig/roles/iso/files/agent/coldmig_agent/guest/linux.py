@@ -18,7 +18,7 @@ from coldmig_agent.guest.facts import (
     UsrFacts,
 )
 from coldmig_agent.guest.naming import by_boot
-from coldmig_agent.guest.readiness import LIKELY, NO, READY, UNKNOWN, Start, devices_with, judge
+from coldmig_agent.guest.readiness import LIKELY, NO, READY, UNKNOWN, Start, devices_with, is_lost, judge
 from coldmig_agent.guest.starting import Boots, Link, Root
 from coldmig_agent.machine import Guest, Notice, Readiness
 from coldmig_agent.text import clean, natural_key
@@ -96,11 +96,6 @@ def _start(boots: Boots, link: Link | None, system: SystemFacts | None, kernels:
         version = image.versions[0]
     if version is None and len(kernels) == 1:
         version = kernels[0].version
-    doubt = ""
-    on_lvm = "/dev/mapper/" in link.entry.options
-    identities = [item.value for item in system.bound if item.kind == "lvm-devices"] if system else []
-    if on_lvm and any(not value.startswith("devname") for value in identities):
-        doubt = "its LVM devices file lists disks by an identity that stays behind"
     return Start(
         version,
         link.entry.options,
@@ -110,8 +105,19 @@ def _start(boots: Boots, link: Link | None, system: SystemFacts | None, kernels:
         _kernel(kernels, version),
         boots.kernel_file(link.menu, version),
         blacklist,
-        doubt,
+        _doubt(system, link.entry.options) if system else "",
     )
+
+
+def _doubt(system: SystemFacts, options: str) -> str:
+    """Why a system may not get to its end although it finds its root, or may not find it inside LVM."""
+    identities = [item.value for item in system.bound if item.kind == "lvm-devices"]
+    if "/dev/mapper/" in options and any(not value.startswith("devname") for value in identities):
+        return "its LVM devices file lists disks by an identity that stays behind"
+    for mount in system.mounts:
+        if is_lost(mount.spec) and mount.mountpoint.startswith("/") and mount.mountpoint != "/" and not mount.optional:
+            return f"{mount.mountpoint} is mounted from {mount.spec}, which is called otherwise there"
+    return ""
 
 
 def _guest(link: Link | None, start: Start, release: Release, firmware: str | None) -> Guest:

@@ -43,7 +43,7 @@ class Start:
     kernel: KernelFacts | None = None
     file: KernelImage | None = None
     blacklist: tuple[str, ...] = ()
-    #: A reason why LVM may not find the root's disk, empty where there is none.
+    #: A reason why the system may not start although its driver does, empty where there is none.
     doubt: str = ""
 
 
@@ -169,13 +169,18 @@ def _storage(device: Device, facts: _Facts) -> tuple[Readiness, str | None]:
     return _result(device, verdict, *evidence), None if verdict == NO else driver
 
 
+def is_lost(name: str) -> bool:
+    """Whether a disk is surely called otherwise at the destination, whatever controller it gets."""
+    return bool(_LOST_NAME.match(name))
+
+
 def _with_root_name(device: Device, driver: str, options: str, verdict: str, evidence: list[str]) -> str:
     """A root that is named by its disk is found only where the disk is called so again."""
     found = _ROOT.search(options)
     if found is None or verdict == NO:
         return verdict
     name = found[1]
-    if _LOST_NAME.match(name):
+    if is_lost(name):
         evidence.append(f"root={clean(name, 60)} names a disk that is not called so there")
         return NO
     wanted = (
