@@ -627,6 +627,26 @@ def with_windows(lab: Lab) -> None:
     lab.volumes.append(InspectedFacts("volume disk0/3", "disk0/3", 0, "ntfs", facts=facts))
 
 
+def test_a_root_on_zfs_is_described_by_its_boot_files(lab: Lab) -> None:
+    version = "6.8.12-1-pve"
+    esp = {
+        "/EFI/BOOT/BOOTX64.EFI": ESP_SYSTEMD,
+        "/loader/loader.conf": "default proxmox-*\n",
+        f"/loader/entries/proxmox-{version}.conf": (
+            f"title Proxmox Virtual Environment\nversion {version}\nlinux /EFI/proxmox/{version}/vmlinuz-{version}\n"
+            f"initrd /EFI/proxmox/{version}/initrd.img-{version}\noptions root=ZFS=rpool/ROOT/pve-1 boot=zfs\n"
+        ),
+        f"/EFI/proxmox/{version}/vmlinuz-{version}": bzimage(version),
+        f"/EFI/proxmox/{version}/initrd.img-{version}": initramfs(EVERY, version, lists=True),
+    }
+    lab.add("disk0/2", esp, fstype="vfat")
+    lab.add("disk0/3", None, fstype="zfs_member", label="rpool")
+    (guest,) = lab.look("efi").guests
+    assert (guest.id, guest.pretty_name, guest.kernel) == ("debian", "Proxmox Virtual Environment", version)
+    assert (guest.key, guest.bootable, guest.firmware) == ("disk0/3", True, "efi")
+    assert ready(guest) >= ALL_STORAGE
+
+
 def test_beside_windows_the_menu_that_starts_first_decides(lab: Lab) -> None:
     lab.add("disk0/1", {"/EFI/BOOT/BOOTX64.EFI": ESP_GRUB, "/EFI/debian/grubx64.efi": ESP_GRUB}, fstype="vfat")
     lab.add("disk0/2", {**debian_root(), **debian_boot()}, uuid="r00t")

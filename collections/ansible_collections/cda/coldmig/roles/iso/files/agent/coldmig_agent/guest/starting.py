@@ -167,9 +167,9 @@ class Boots:
             return next((root for root in self.roots if root.system.kind == "nixos"), None)
         if volume is not None:
             return self._system_on(volume, options) or volume
-        if spec and not spec.startswith(("ZFS=", "zfs:")):
-            return self._closed(menu, entry)
-        return None
+        if spec.lower().startswith(("zfs=", "zfs:")):
+            return next((item for item in self.volumes.items if item.fstype == "zfs_member"), None)
+        return self._closed(menu, entry) if spec else None
 
     def _deployment(self, ostree: str, volume: InspectedFacts | None) -> Root | None:
         found = [root for root in self.roots if ostree in root.system.aliases]
