@@ -145,6 +145,18 @@ def test_the_gravest_come_first_each_once_and_not_more_than_the_site_takes() -> 
     assert discover.ordered([info, block, info]) == (block, info)
 
 
+def test_what_several_see_of_one_volume_is_said_once_in_the_words_of_the_first() -> None:
+    told = [
+        notice("hibernated", place="disk 0, partition 2", system="Windows 10 Pro"),
+        notice("hibernated", place="disk 0 (/dev/sda), partition 2", system="Windows"),
+        notice("hibernated", place="disk 0, partition 20", system="Windows"),
+        notice("unclean-filesystem", place="disk 0, partition 2", fstype="ntfs", reason="x"),
+        notice("unclean-filesystem", place="disk 1, partition 1, volume vg/root", fstype="ext4", reason="x"),
+        notice("unclean-filesystem", place="disk 1, partition 1, volume vg/var", fstype="ext4", reason="x"),
+    ]
+    assert discover.ordered(told) == (told[0], *told[2:])
+
+
 def kernel(root: Path) -> Roots:
     """A small machine with a TPM, a card and no inspection."""
     for number in range(4):

@@ -29,6 +29,10 @@ _WINDOWS_RESERVED = "e3c9e316-0b5c-4db8-817d-f92df00215ae"
 _MEMBERS = {"LVM2_member": "LVM", "linux_raid_member": "Linux software RAID"}
 _MADE_OF_MEMBERS = ("lvm/", "md/")
 
+_STATES = frozenset({"hibernated", "unclean-filesystem"})
+_PLACE = re.compile(r"disk [0-9]+(?: \([^)]*\))?(?:, partition [0-9]+)?(?:, volume \S+)?")
+_DEVICE = re.compile(r" \([^)]*\)")
+
 #: Takes a few words on what is being done now, for the person at the console.
 Say = Callable[[str], None]
 
@@ -132,9 +136,20 @@ def look_notices(sources: Sequence[Source], look: Look) -> list[Notice]:
     return found
 
 
+def _subject(told: Notice) -> tuple[str, str]:
+    """What makes two notices the same: the whole sentence, or for a volume's state only the place at its beginning.
+
+    Signature, survey and inspection each see that a volume was not left cleanly, and each says so in its own words.
+    """
+    place = _PLACE.match(told.message) if told.code in _STATES else None
+    return told.code, _DEVICE.sub("", place[0]) if place else told.message
+
+
 def ordered(notices: Sequence[Notice]) -> tuple[Notice, ...]:
-    """Each once, the gravest first, and not more than the site takes."""
-    return tuple(sorted(dict.fromkeys(notices), key=lambda item: -SEVERITIES.index(item.severity))[:MAX_NOTICES])
+    """Each once (the first of those that say the same), the gravest first, and not more than the site takes."""
+    each = {_subject(told): told for told in reversed(notices)}
+    found = [told for told in dict.fromkeys(notices) if each[_subject(told)] is told]
+    return tuple(sorted(found, key=lambda told: -SEVERITIES.index(told.severity))[:MAX_NOTICES])
 
 
 def discover(roots: Roots, images: Sequence[Path] = (), say: Say = lambda _words: None) -> Found:
@@ -176,8 +191,8 @@ def discover(roots: Roots, images: Sequence[Path] = (), say: Say = lambda _words
         name=names.machine_name(guests, encrypted, sources, roots.run, addresses=addresses, cards=cards),
         warnings=ordered(
             [
-                *signatures.of_disks(sources),
                 *systems.notices,
+                *signatures.of_disks(sources),
                 *([missing] if missing is not None else []),
                 *look_notices(sources, look),
                 *surveyed.notices,
