@@ -77,21 +77,24 @@ def test_an_assessment_can_be_listed_and_removed_and_nothing_else(site: SiteKit,
     migration, agent = site.enrol(_iso(site, acme, mode="assess"))
     path = f"/migrations/{migration}"
     assert [item["id"] for item in acme.ok("GET", "/migrations?state=assessed")["items"]] == [migration]
-    for method, verb, body in (
-        ("POST", "/confirm", None),
-        ("POST", "/confirm", {"accept_warnings": ["x"]}),
-        ("POST", "/cancel", {}),
-        ("PATCH", "", {"name": "other"}),
+    under_way = ["waiting", "confirmed", "copying", "copied", "importing"]
+    for method, verb, body, allowed in (
+        ("POST", "/confirm", None, ["waiting"]),
+        ("POST", "/confirm", {"accept_warnings": ["x"]}, ["waiting"]),
+        ("POST", "/cancel", {}, under_way),
+        ("PATCH", "", {"name": "other"}, under_way[:4]),
     ):
         problem = acme.problem(409, "wrong-state", method, path + verb, body)
-        assert problem["state"] == "assessed"
+        assert (problem["state"], problem["allowed"]) == ("assessed", allowed)
     agent.problem(409, "wrong-state", "POST", "/session/progress", {"phase": "x"})
     agent.problem(409, "wrong-state", "POST", "/session/failure", {"reason": "x", "detail": ""})
     acme.ok("DELETE", path)
     acme.problem(404, "not-found", "GET", path)
 
 
-def test_an_assessment_says_what_a_migration_would_be_refused_for(site: SiteKit, acme: Caller) -> None:
+def test_an_assessment_says_what_a_migration_would_be_refused_for(
+    site: SiteKit, acme: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
     migration, agent = site.enrol(_iso(site, acme, mode="assess", limits={"max_disk_bytes": 1 << 20}))
     seen = acme.ok("GET", f"/migrations/{migration}")
     assert (seen["state"], seen["reason"]) == ("assessed", "disk-too-large")
@@ -100,6 +103,10 @@ def test_an_assessment_says_what_a_migration_would_be_refused_for(site: SiteKit,
     other = _iso(site, acme, name="b", mode="assess", limits={"max_total_bytes": 1 << 20, "max_migrations": 1})
     assert acme.ok("GET", f"/migrations/{site.enrol(other)[0]}")["reason"] == "limit-reached"
     site.enrol(other)  # one after the other, as many as the ISO may
+    monkeypatch.setattr(space, "measure", lambda *_: Space(total=1 << 20, free=1 << 20))
+    seen = acme.ok("GET", f"/migrations/{site.enrol(_iso(site, acme, name='c', mode='assess'))[0]}")
+    assert (seen["state"], seen["reason"]) == ("assessed", "disk-too-large")
+    assert "whole staging area" in seen["detail"]
 
 
 def test_assessments_count_against_the_iso_and_need_the_site_to_be_activated(site: SiteKit, acme: Caller) -> None:

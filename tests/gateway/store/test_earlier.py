@@ -178,6 +178,17 @@ def test_an_assessment_takes_no_part_in_what_boots_leave_to_each_other(
     assert acme.ok("GET", f"/migrations/{first}")["superseded_by"] == second
 
 
+def test_what_goes_on_is_the_boot_that_copies_and_not_a_later_look(site: SiteKit, acme: Caller, iso: Caller) -> None:
+    first, second = site.enrol(iso)[0], site.enrol(iso)[0]
+    (template,) = acme.ok("GET", "/templates")["items"]
+    acme.ok("PUT", f"/templates/{template['id']}", TEMPLATE | {"mode": "assess"})
+    site.enrol(iso)
+    _silent(site, first)
+    _silent(site, second)
+    assert _supersede(site) == [first]
+    assert acme.ok("GET", f"/migrations/{first}")["superseded_by"] == second
+
+
 def test_a_machine_that_was_not_booted_again_stays_however_silent(site: SiteKit, acme: Caller, iso: Caller) -> None:
     alone, _ = site.enrol(iso)
     other_disks, _ = site.enrol(iso, disks=[_disk(serial="other", size_bytes=1 << 30)])
