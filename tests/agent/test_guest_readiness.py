@@ -280,6 +280,25 @@ def test_a_truncated_image_is_told_and_makes_no_verdict_firm(tmp_path: Path) -> 
     assert "initramfs-incomplete" in codes(found)
 
 
+def test_a_root_under_a_name_that_goes_is_told_as_such(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    entry = grub_entry("Debian", f"/boot/vmlinuz-{K}", f"/boot/initrd.img-{K}", "root=/dev/vda1 ro")
+    lab.add("disk0/1", {**debian_root(), **debian_boot(), "/boot/grub/grub.cfg": GRUB_HEAD % "0" + entry}, uuid="r00t")
+    found = lab.look()
+    assert {verdicts(found.guests[0])[name] for name in STORAGE} == {"no"}
+    assert codes(found) == ["root-device-name", "old-device-names"]
+
+
+def test_an_image_that_is_not_there_is_told(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    boot = debian_boot()
+    del boot[f"/boot/initrd.img-{K}"]
+    lab.add("disk0/1", {**debian_root(), **boot}, uuid="r00t")
+    found = lab.look()
+    assert {verdicts(found.guests[0])[name] for name in STORAGE} == {"unknown"}
+    assert codes(found) == ["boot-files-not-found"]
+
+
 def test_a_cloud_kernel_without_vmware_drivers_is_told(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     cloud = "6.1.0-20-cloud-amd64"

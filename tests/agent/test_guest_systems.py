@@ -139,12 +139,12 @@ def rocky(lab: Lab, *, options: str, grubenv: str | None) -> None:
         f"/loader/entries/abc-{RESCUE}.conf": bls(RESCUE, f"Rocky Linux ({RESCUE}) 9.3 (Blue Onyx)", options),
         f"/vmlinuz-{RHEL_K}": bzimage(RHEL_K),
         f"/vmlinuz-{old}": bzimage(old),
-        f"/vmlinuz-{RESCUE}": bzimage(RHEL_K),
+        f"/vmlinuz-{RESCUE}": bzimage(OLD_K),
         f"/initramfs-{RHEL_K}.img": initramfs(
             VIRTIO, RHEL_K, extra={"usr/lib/dracut/build-parameter.txt": b"dracut arguments: -f '--hostonly'\n"}
         ),
         f"/initramfs-{old}.img": initramfs(EVERY, old),
-        f"/initramfs-{RESCUE}.img": initramfs(EVERY, RHEL_K),
+        f"/initramfs-{RESCUE}.img": initramfs(EVERY, OLD_K),
     }
     if grubenv is not None:
         boot["/grub2/grub.cfg"] = GRUB_HEAD % "${saved_entry}" + "blscfg\n"

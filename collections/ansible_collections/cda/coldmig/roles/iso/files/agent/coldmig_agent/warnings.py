@@ -207,6 +207,12 @@ CATALOGUE: Mapping[str, Entry] = {
         "Drivers or kernels signed with a key of this machine's own need that key enrolled in the new one.",
     ),
     # --- names that will change
+    "root-device-name": _entry(
+        "warning",
+        "{system} looks for its root under a name that its disk will not have at the destination ({name}), and will "
+        "not start",
+        "On the source, name it by UUID in the boot menu (root=UUID=…; blkid shows it) and boot this ISO again.",
+    ),
     "old-device-names": _entry(
         "warning",
         "{system} names disks that have other names at the destination: {names}",

@@ -18,7 +18,7 @@ from coldmig_agent.guest.facts import (
     UsrFacts,
 )
 from coldmig_agent.guest.naming import by_boot
-from coldmig_agent.guest.readiness import LIKELY, NO, READY, UNKNOWN, Start, devices_with, is_lost, judge
+from coldmig_agent.guest.readiness import LIKELY, NO, READY, UNKNOWN, Start, devices_with, is_lost, judge, root_name
 from coldmig_agent.guest.starting import Boots, Link, Root
 from coldmig_agent.machine import Guest, Notice, Readiness
 from coldmig_agent.text import clean, natural_key
@@ -145,7 +145,7 @@ def linux_guest(boots: Boots, root: Root, links: Sequence[Link], machine: str) -
     system = root.system
     usr = _usr(boots, system)
     kernels = system.kernels or (usr.kernels if usr else ())
-    plain = [link for link in links if not link.entry.rescue]
+    plain = [link for link in links if link.default or not link.entry.rescue]
     link = next(iter(plain or links), None)
     start = _start(boots, link, system, kernels)
     release = system.release or (usr.release if usr else None)
@@ -161,7 +161,10 @@ def linux_guest(boots: Boots, root: Root, links: Sequence[Link], machine: str) -
         arch=_arch(start.file, start.version, userland),
         bootable=guest.bootable and not boots.foreign(root.item),
     )
-    notices = [*_boot_notices(boots, guest, start, link, links), *_bound_notices(guest, system.bound, start.options)]
+    notices = [
+        *_boot_notices(guest, start, link, _rescue(boots, links, system, kernels)),
+        *_bound_notices(guest, system.bound, start.options),
+    ]
     return guest, tuple(notices)
 
 
@@ -177,7 +180,7 @@ def encrypted_guest(boots: Boots, item: InspectedFacts, link: Link, machine: str
         place=item.place,
         arch=_arch(start.file, start.version, None),
     )
-    notices = [*_boot_notices(boots, guest, start, link, [link]), *_bound_notices(guest, (), start.options)]
+    notices = [*_boot_notices(guest, start, link, ""), *_bound_notices(guest, (), start.options)]
     return guest, tuple(notices)
 
 
@@ -191,34 +194,36 @@ def _reason(results: Sequence[Readiness], verdict: str) -> str:
     return f"{found.device}: {'; '.join(found.evidence)}" if found and found.evidence else verdict
 
 
-def _rescue(boots: Boots, links: Sequence[Link], start: Start) -> str:
+def _rescue(boots: Boots, links: Sequence[Link], system: SystemFacts | None, kernels: Sequence[KernelFacts]) -> str:
     """Title of a rescue entry that would find the disk."""
     for link in links:
-        if not link.entry.rescue:
-            continue
-        image = boots.image(link.menu, link.entry)
-        results, _ = judge(replace(start, image=image, initrds=link.entry.initrds, certain=True))
-        if image is not None and devices_with(results, "storage", READY, LIKELY):
+        start = _start(boots, link, system, kernels) if link.entry.rescue else None
+        if start is not None and start.image is not None and devices_with(judge(start)[0], "storage", READY, LIKELY):
             return link.entry.title
     return ""
 
 
-def _boot_notices(
-    boots: Boots, guest: Guest, start: Start, link: Link | None, links: Sequence[Link]
-) -> Iterator[Notice]:
+def _boot_notices(guest: Guest, start: Start, link: Link | None, rescue: str) -> Iterator[Notice]:
+    """What is to be said of the way from the firmware to the root. ``rescue``: an entry that gets there."""
     system = _system(guest)
     storage = [item for item in guest.readiness if item.kind == "storage"]
+    incomplete = start.image is not None and not start.image.complete
     if link is None:
         yield notice("boot-files-not-found", system=system)
-    elif start.image is not None and not start.image.complete:
+    elif start.image is not None and incomplete:
         yield notice("initramfs-incomplete", system=system, reason=f"{start.image.path}: {start.image.problem}")
-    if not devices_with(storage, "storage", READY, LIKELY, UNKNOWN):
-        reason = _reason(storage, NO)
-        if rescue := _rescue(boots, links, start):
-            reason += f"; its entry “{rescue}” would"
-        yield notice("no-storage-driver", system=system, reason=reason)
-    elif not devices_with(storage, "storage", READY) and (likely := devices_with(storage, "storage", LIKELY)):
+    if devices_with(storage, "storage", READY):
+        pass
+    elif likely := devices_with(storage, "storage", LIKELY):
         yield notice("storage-driver-likely", system=system, devices=", ".join(likely), reason=_why(storage))
+    elif devices_with(storage, "storage", UNKNOWN):
+        if link is not None and not incomplete:
+            yield notice("boot-files-not-found", system=system)
+    elif is_lost(name := root_name(start.options)):
+        yield notice("root-device-name", system=system, name=name)
+    else:
+        reason = _reason(storage, NO) + (f"; its entry “{rescue}” would" if rescue else "")
+        yield notice("no-storage-driver", system=system, reason=reason)
     if not devices_with(guest.readiness, "network", READY, LIKELY, UNKNOWN):
         network = next(item for item in guest.readiness if item.kind == "network")
         yield notice("no-network-driver", system=system, reason="; ".join(network.evidence))

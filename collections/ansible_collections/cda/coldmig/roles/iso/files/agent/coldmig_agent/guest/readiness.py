@@ -169,6 +169,12 @@ def _storage(device: Device, facts: _Facts) -> tuple[Readiness, str | None]:
     return _result(device, verdict, *evidence), None if verdict == NO else driver
 
 
+def root_name(options: str) -> str:
+    """The root as the boot arguments name it by a device; empty for UUIDs and labels."""
+    found = _ROOT.search(options)
+    return found[1] if found else ""
+
+
 def is_lost(name: str) -> bool:
     """Whether a disk is surely called otherwise at the destination, whatever controller it gets."""
     return bool(_LOST_NAME.match(name))
@@ -176,10 +182,9 @@ def is_lost(name: str) -> bool:
 
 def _with_root_name(device: Device, driver: str, options: str, verdict: str, evidence: list[str]) -> str:
     """A root that is named by its disk is found only where the disk is called so again."""
-    found = _ROOT.search(options)
-    if found is None or verdict == NO:
+    name = root_name(options)
+    if not name or verdict == NO:
         return verdict
-    name = found[1]
     if is_lost(name):
         evidence.append(f"root={clean(name, 60)} names a disk that is not called so there")
         return NO
