@@ -108,12 +108,20 @@ def test_a_windows_that_cannot_be_read_is_still_called_windows(tmp_path: Path) -
 
 
 def test_a_machine_without_a_system_tells_what_its_disks_hold(tmp_path: Path) -> None:
-    source = gpt(tmp_path / "disk.img", "-n1:2048:+1M", "-t1:a503", "-n2:0:+1M", "-t2:a503", "-n3:0:+1M")
+    source = gpt(tmp_path / "disk.img", "-n1:2048:+1M", "-t1:8301", "-n2:0:+1M", "-t2:8301", "-n3:0:+1M")
     guest, told = discover.without_system([source, blank(tmp_path / "blank.img")], Look())
     assert guest == Guest()
     assert told.code == "guest-not-found"
-    assert "2 of type 516e7cb6-6ecf-11d6-8ff8-00022d09712b, 1 of type 0fc63daf" in told.message
+    assert "2 of type 8da63339-0007-60c0-c436-083ac8230908, 1 of type 0fc63daf" in told.message
     assert told.message.endswith("1 unknown")
+
+
+def test_a_system_that_is_only_known_by_its_partitions_is_named(tmp_path: Path) -> None:
+    source = gpt(tmp_path / "disk.img", "-n1:2048:+1M", "-t1:a502", "-n2:0:+1M", "-t2:a503")
+    guest, told = discover.without_system([source], Look())
+    assert (guest.os_type, guest.id, guest.key) == ("freebsd", "freebsd", "disk0/1")
+    assert told.code == "guest-not-inspected"
+    assert "FreeBSD (version not seen" in told.message
 
 
 def test_what_could_not_be_looked_into_is_told(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from coldmig_agent.discovery.disks import Source
 from coldmig_agent.encryption import verdict
 from coldmig_agent.freespace.survey import survey
 from coldmig_agent.guest.assemble import Assembly, assemble
+from coldmig_agent.guest.others import Part, other_systems
 from coldmig_agent.inspection import Look
 from coldmig_agent.interfaces import all_states
 from coldmig_agent.machine import Guest, Machine, Notice
@@ -109,10 +110,20 @@ def _contents(sources: Sequence[Source]) -> str:
     return ", ".join(f"{count} {word}" for word, count in Counter(words).most_common(8)) or "nothing"
 
 
+def _parts(sources: Sequence[Source]) -> Iterator[Part]:
+    for source in sources:
+        for volume in source.volumes:
+            key = f"disk{volume.disk}/{volume.number}" if volume.number else f"disk{volume.disk}"
+            place = signatures.volume_place(source.disk, volume)
+            yield Part(place, key, volume.type, volume.content.fstype, volume.content.label)
+
+
 def without_system(sources: Sequence[Source], look: Look) -> tuple[Guest, Notice]:
     """What is said of a machine in which no system was found."""
     if _looks_like_windows(sources, look):
         return Guest("windows", "windows", pretty_name="Windows"), notice("guest-not-inspected", system="Windows")
+    for guest in other_systems(list(_parts(sources))):
+        return guest, notice("guest-not-inspected", system=guest.pretty_name)
     return Guest(), notice("guest-not-found", seen=_contents(sources))
 
 
