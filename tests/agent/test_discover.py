@@ -208,7 +208,7 @@ def test_a_whole_machine_is_described_so_that_the_site_takes_it(tmp_path: Path) 
     severities = [item.severity for item in machine.warnings]
     assert severities == sorted(severities, key=["block", "warning", "info"].index)
     assert said[0] == "reading the partition tables"
-    assert said[-1] == "finding out what is free on the disks"
+    assert said[-1] == f"finding out what is free on disk 0 ({disk})"
     view = Schema.model_validate_json(json.dumps(machine.to_json()))
     assert view.name == "WIN-SRV1"
 

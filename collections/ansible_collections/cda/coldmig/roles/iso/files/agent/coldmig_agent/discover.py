@@ -176,8 +176,7 @@ def discover(roots: Roots, images: Sequence[Path] = (), say: Say = lambda _words
     encrypted += [item.protectors for item in look.encrypted]
     systems = find_systems(sources, look, live, boot_order)
     guests = systems.assembly.guests[:MAX_GUESTS]
-    say("finding out what is free on the disks")
-    surveyed = survey(sources)
+    surveyed = survey(sources, say=say)
     # Last of all: cards that the live system has just started need seconds until they know their speed.
     cards, card_notices = nics.read(roots.sys)
     secure = nvram.secure_boot(roots.sys)

@@ -359,12 +359,18 @@ def _asleep(decisions: Sequence[Sequence[_Decision]]) -> Unclean | None:
     return next((problem for problem in problems if isinstance(problem, Hibernated)), None)
 
 
-def survey(sources: Sequence[Source], seconds: float = DISK_SECONDS) -> Survey:
+def survey(
+    sources: Sequence[Source], seconds: float = DISK_SECONDS, say: Callable[[str], None] = lambda _words: None
+) -> Survey:
     """Survey all disks of a machine, ``seconds`` for each. Raises FenceError; any other trouble means: copy everything.
 
-    A hibernated system on one disk keeps the file systems of all disks from being looked at.
+    A hibernated system on one disk keeps the file systems of all disks from being looked at. ``say`` is told which disk
+    is being looked at, for the console.
     """
-    results = [_survey_disk(source, seconds) for source in sources]
+    results = []
+    for source in sources:
+        say(f"finding out what is free on disk {source.disk.index} ({source.path})")
+        results.append(_survey_disk(source, seconds))
     sleeper = _asleep([decisions for _found, decisions in results])
     surveyed: list[Source] = []
     notices: list[Notice] = []
