@@ -26,8 +26,9 @@ from coldmig_agent.text import clean
 
 LOG = logging.getLogger(__name__)
 
-#: A dirty hive larger than this is read without its logs, for want of room for the copy.
-MAX_COPY = 144 << 20
+#: A dirty hive larger than this is read without its logs: the copy is kept in memory, of which an inspection shall not
+#: take more than 150 MiB. SYSTEM is far smaller; of a SOFTWARE only the numbers of the last update would be missed.
+MAX_COPY = 96 << 20
 MAX_KEYS = 4096
 MAX_VALUE = 1 << 16
 _COPY_AT_ONCE = 1 << 20
