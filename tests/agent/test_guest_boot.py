@@ -279,3 +279,22 @@ def test_a_menu_with_very_many_entries_is_cut_but_keeps_the_default(tmp_path: Pa
     assert len(menu.entries) == 64
     assert menu.default is not None
     assert menu.entries[menu.default].title == "e300"
+
+
+def test_no_bytes_make_a_reader_of_headers_fail(tmp_path: Path) -> None:
+    chance = random.Random(3)
+    whole = pe({".cmdline": b"root=1", ".linux": bzimage("6.1"), ".initrd": initramfs(("nvme",))})
+    path = tmp_path / "a.efi"
+    for _ in range(150):
+        data = bytearray(whole[: chance.randrange(len(whole))] if chance.random() < 0.3 else whole)
+        for _ in range(chance.randrange(1, 20)):
+            if data:
+                data[chance.randrange(min(len(data), 600))] = chance.randrange(256)
+        path.write_bytes(data)
+        with GuestRoot.at(tmp_path) as root:
+            uki.read_uki(root, "/a.efi")
+            uki.read_initrd(root, "/a.efi#.initrd", float("inf"))
+            binary.loader_kind(root, "/a.efi")
+            binary.read_kernel(root, "/a.efi")
+            binary.elf_arch(root, "/a.efi")
+        binary.kernel_header(bytes(data))
