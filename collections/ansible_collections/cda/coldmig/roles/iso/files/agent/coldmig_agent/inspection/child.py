@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The process that mounts one file system and reads it: a request on standard input, the answer on standard output."""
+"""The processes that mount file systems and read them: one for each, made by a server that does nothing else.
+
+The server has loaded all that is needed, and makes copies of itself: that takes milliseconds, a new Python seconds.
+It hears requests on a socket, its standard input, each with a pipe for the answer. A process that reads has its own
+pipe and nothing else of the server's: it can say nothing about any other file system than its own.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
-import sys
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from coldmig_agent.guest.facts import VolumeFacts
 from coldmig_agent.guest.rootfs import GuestRoot
@@ -20,6 +27,7 @@ from coldmig_agent.records import from_json, to_json
 
 COMMAND = "inspect"
 _FLAGS = jail.MS_RDONLY | jail.MS_NOSUID | jail.MS_NODEV | jail.MS_NOEXEC
+_MAX_REQUEST = 1 << 16
 _NTFS_SECONDS = 60.0
 _NTFS_CAGE = ("setpriv", "--bounding-set=-all,+sys_admin,+setuid,+setgid", "--no-new-privs", "--")
 
@@ -44,20 +52,45 @@ class Answer:
 
 
 def main() -> int:
-    """The command ``inspect``, no command for people."""
-    request = from_json(Request, sys.stdin.read())
-    end = time.monotonic() + request.seconds
-    jail.bound(request.seconds)
-    Path("/proc/self/oom_score_adj").write_text("900", encoding="ascii")
+    """The command ``inspect``, no command for people: serve until the other end of the socket is closed."""
+    with socket.socket(fileno=os.dup(0)) as requests:
+        Path("/proc/self/oom_score_adj").write_text("900", encoding="ascii")
+        while True:
+            message, pipes, _flags, _address = socket.recv_fds(requests, _MAX_REQUEST, 1)
+            if not message or len(pipes) != 1:
+                return 0
+            child = os.fork()
+            if not child:
+                requests.close()
+                _serve(from_json(Request, message), pipes[0])
+            os.close(pipes[0])
+            os.waitpid(child, 0)
+
+
+def _serve(request: Request, pipe: int) -> NoReturn:
+    """Read one file system, answer, and end."""
     try:
-        jail.isolate()
-        jail.build({f"volume{number}": Path(device) for number, device in enumerate(request.devices)})
-        answer = _read(request, end)
-    except OSError as error:
-        answer = Answer(problem=error.strerror or str(error))
-    sys.stdout.write(to_json(answer))
-    sys.stdout.flush()
-    return 0
+        os.dup2(pipe, 1)
+        with Path(os.devnull).open("rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
+        os.close(pipe)
+        os.set_inheritable(1, False)  # no program that is started here holds the pipe open
+        end = time.monotonic() + request.seconds
+        try:
+            jail.bound(request.seconds)
+            jail.isolate()
+            jail.build({f"volume{number}": Path(device) for number, device in enumerate(request.devices)})
+            answer = _read(request, end)
+        except OSError as error:
+            answer = Answer(problem=error.strerror or str(error))
+        data = to_json(answer).encode()
+        while data:
+            data = data[os.write(1, data) :]
+    except BaseException:  # whatever it is, this copy of the server must not go on as one
+        if os.environ.get("COLDMIG_DEBUG"):
+            traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
 
 
 def _read(request: Request, end: float) -> Answer:
@@ -80,17 +113,17 @@ def _mount(request: Request) -> tuple[Way, str]:
     """The way that worked, and the path of a Btrfs's default subvolume. Raises OSError."""
     guest = f"{jail.PLACE}{jail.GUEST}"
     devices = [f"{jail.PLACE}/dev/volume{number}" for number in range(len(request.devices))]
-    problem = OSError(0, f"{request.fstype} cannot be mounted")
+    problem: OSError | None = None
     for way in filesystems.ways(request.fstype, replay=request.replay):
         options = ",".join([*(part for part in [way.options] if part), *(f"device={path}" for path in devices[1:])])
         try:
             jail.mount(devices[0], guest, way.driver, _FLAGS, options)
         except OSError as error:
-            problem = error
+            problem = problem or error  # what stands in the way of the best one
             continue
         default = _default_subvolume(devices[0], options) if request.fstype == "btrfs" else ""
         return way, default
-    raise problem
+    raise problem or OSError(0, f"{request.fstype} cannot be mounted")
 
 
 def _default_subvolume(device: str, options: str) -> str:

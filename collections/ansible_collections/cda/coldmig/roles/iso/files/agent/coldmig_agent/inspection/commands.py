@@ -74,7 +74,7 @@ def run(command: Sequence[str], seconds: float, *, caged: bool = True, more: Map
     finally:
         end(process)
     said = [clean(line, 160) for line in errors.decode("utf-8", "replace").splitlines()]
-    lines = [line for line in said if line and not line.startswith("WARNING")] or said
+    lines = [line for line in said if line and not line.startswith(("WARNING", "Udev is running"))]
     return Done(process.returncode or 0, output.decode("utf-8", "replace"), lines[-1] if lines else "")
 
 

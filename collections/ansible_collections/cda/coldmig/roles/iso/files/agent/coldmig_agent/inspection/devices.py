@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def have_device_mapper(seconds: float = commands.SECONDS) -> bool:
     with suppress(InspectionError):
         commands.run(["modprobe", "-q", "dm_snapshot"], seconds, caged=False)
     try:
-        targets = commands.check(["dmsetup", "targets"], seconds)
+        targets = commands.check(["dmsetup", "targets"], seconds, caged=False)
     except InspectionError:
         return False
     return any(line.split()[:1] == ["snapshot"] for line in targets.splitlines())
@@ -59,19 +59,23 @@ def read_only_loop(path: Path, start_bytes: int, size_bytes: int) -> Iterator[Pa
             detach_loop(device, commands.SECONDS)
 
 
-def create(name: str, table: str, seconds: float) -> Path:
-    """A device-mapper device with one line as its table; gives its node in :data:`NODES`. Raises InspectionError."""
-    commands.check(["dmsetup", "create", PREFIX + name, "--noudevsync", "--table", table], seconds)
-    for entry in SYS_BLOCK.glob("dm-*"):
-        if read_text(entry / "dm/name") == PREFIX + name:
-            return make_node(name, entry)
-    raise InspectionError(f"the kernel does not show the device {name} that was made")
+def create(tables: Mapping[str, str], seconds: float) -> dict[str, Path]:
+    """Device-mapper devices with one line as their table; gives their nodes in :data:`NODES`. Raises InspectionError.
+
+    All or none, so that nothing is built on half of them.
+    """
+    concise = ";".join(f"{PREFIX}{name},,,rw,{table}" for name, table in tables.items())
+    commands.check(["dmsetup", "create", "--noudevsync", "--concise", concise], seconds, caged=False)
+    wanted = {PREFIX + name: name for name in tables}
+    found = {mapped: entry for entry in SYS_BLOCK.glob("dm-*") if (mapped := read_text(entry / "dm/name")) in wanted}
+    if missing := wanted.keys() - found.keys():
+        raise InspectionError(f"the kernel does not show {', '.join(sorted(missing))}, which it has made")
+    return {wanted[str(mapped)]: make_node(wanted[str(mapped)], entry) for mapped, entry in found.items()}
 
 
-def linear(name: str, device: Path, start_bytes: int, size_bytes: int, seconds: float) -> Path:
-    """A part of another device of ours. Raises InspectionError."""
-    table = f"0 {size_bytes // _SECTOR} linear {device} {start_bytes // _SECTOR}"
-    return create(name, table, seconds)
+def linear(device: Path, start_bytes: int, size_bytes: int) -> str:
+    """Table of a part of another device of ours."""
+    return f"0 {size_bytes // _SECTOR} linear {device} {start_bytes // _SECTOR}"
 
 
 def make_node(name: str, entry: Path) -> Path:

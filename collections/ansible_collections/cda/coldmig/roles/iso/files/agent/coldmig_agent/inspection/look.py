@@ -17,10 +17,11 @@ from coldmig_agent.discovery.disks import Source, open_reader
 from coldmig_agent.encryption import Encryption
 from coldmig_agent.guest.facts import InspectedFacts, VolumeFacts
 from coldmig_agent.inspection import block as blocks
-from coldmig_agent.inspection import commands, devices, filesystems, lvm, md, overlay, reader, teardown
+from coldmig_agent.inspection import commands, devices, filesystems, lvm, md, overlay, teardown
 from coldmig_agent.inspection.block import Block
 from coldmig_agent.inspection.errors import InspectionError, OutOfTimeError
 from coldmig_agent.inspection.limits import MORE, Clock, Limits
+from coldmig_agent.inspection.reader import Reader
 from coldmig_agent.machine import InspectedVolume, Inspection, KernelWrites, Notice
 from coldmig_agent.text import clean
 
@@ -63,6 +64,14 @@ class Look:
         return replace(self.report, volumes=named)
 
 
+@dataclass(frozen=True, slots=True)
+class _Eyes:
+    """Who reads, and who is told."""
+
+    reader: Reader
+    say: Say
+
+
 @dataclass(slots=True)
 class _Result:
     """What is known so far."""
@@ -97,8 +106,9 @@ def inspect(
         result.problem("switched off by the kernel argument coldmig.inspect")
     elif any(item.content.fstype in filesystems.MOUNTABLE | _MEMBERS for item in result.blocks):
         clock = Clock(limits.seconds)
-        _with_overlays(sources, limits, clock, result, say)
-        _without_overlays(limits, Clock(clock.left + limits.seconds * MORE), result, say)
+        with Reader() as reader:
+            _with_overlays(sources, limits, clock, result, _Eyes(reader, say))
+            _without_overlays(limits, Clock(clock.left + limits.seconds * MORE), result, _Eyes(reader, say))
     seconds = round(time.monotonic() - started, 2)
     volumes = tuple(_inspected(item, result) for item in result.blocks if item.content.fstype not in _MEMBERS | {""})
     report = Inspection(
@@ -133,16 +143,16 @@ def _inspected(item: Block, result: _Result) -> InspectedFacts:
     )
 
 
-def _with_overlays(sources: Sequence[Source], limits: Limits, clock: Clock, result: _Result, say: Say) -> None:
+def _with_overlays(sources: Sequence[Source], limits: Limits, clock: Clock, result: _Result, eyes: _Eyes) -> None:
     """Put everything together, read it, and take it down again."""
     if not devices.have_device_mapper(min(commands.SECONDS, clock.left)):
         result.problem("the kernel has no device-mapper: nothing is put together, journals are left alone")
         return
     teardown.take_down(Clock(limits.seconds * MORE))  # what an agent left that was killed
     try:
-        say("putting overlays over the disks, and volumes together on them")
+        eyes.say("putting overlays over the disks, and volumes together on them")
         _assemble(sources, limits, clock, result)
-        _read_all(limits, clock, result, say)
+        _read_all(limits, clock, result, eyes)
     except OutOfTimeError as error:
         result.problem(f"the time of {limits.seconds:.0f} s is over: {error}")
     except (InspectionError, OSError) as error:
@@ -167,23 +177,21 @@ def _finish(limits: Limits, result: _Result) -> None:
 def _assemble(sources: Sequence[Source], limits: Limits, clock: Clock, result: _Result) -> None:
     """Overlays over all disks first; only then arrays, and only then volume groups."""
     overlay.prepare(limits.overlay_bytes, clock)
-    by_disk = {source.disk.index: source for source in sources}
-    disks: dict[int, Path] = {}
-    placed: list[Block] = []
-    for item, volume in zip(result.blocks, [v for source in sources for v in source.volumes], strict=True):
-        if item.content.fstype in filesystems.MOUNTABLE | _MEMBERS:
-            try:
-                if volume.disk not in disks:
-                    disks[volume.disk] = overlay.add_disk(by_disk[volume.disk], limits.overlay_bytes, clock)
-                disk = disks[volume.disk]
-                node = overlay.add_partition(disk, volume, clock) if volume.number else disk
-                item = replace(item, node=node)  # noqa: PLW2901
-            except OutOfTimeError:
-                raise
-            except InspectionError as error:
-                result.problem(f"{item.place}: {error}")
-        placed.append(item)
-    result.blocks = placed
+    nodes: dict[str, Path] = {}
+    for source in sources:
+        wanted = [item for item in source.volumes if item.content.fstype in filesystems.MOUNTABLE | _MEMBERS]
+        if not wanted:
+            continue
+        try:
+            disk = overlay.add_disk(source, limits.overlay_bytes, clock)
+            parts = overlay.add_partitions(disk, [item for item in wanted if item.number], clock)
+        except OutOfTimeError:
+            raise
+        except InspectionError as error:
+            result.problem(f"disk {source.disk.index}: {error}")
+            continue
+        nodes |= {blocks.of_volume(source, item).key: parts.get(item.number, disk) for item in wanted}
+    result.blocks = [replace(item, node=nodes.get(item.key)) for item in result.blocks]
     for build in (md.assemble, lvm.activate):
         try:
             built = build(result.blocks, clock)
@@ -219,7 +227,7 @@ def _encrypted(found: Sequence[Block]) -> list[Encrypted]:
     return volumes
 
 
-def _read_all(limits: Limits, clock: Clock, result: _Result, say: Say) -> None:
+def _read_all(limits: Limits, clock: Clock, result: _Result, eyes: _Eyes) -> None:
     """Every file system on the overlays, snapshots of others last. Raises OutOfTimeError."""
     groups = _btrfs_groups(result.blocks)
     mountable = [
@@ -237,9 +245,9 @@ def _read_all(limits: Limits, clock: Clock, result: _Result, say: Say) -> None:
                 continue
             seen.add(identity)
             nodes += [node for node in groups.nodes[identity] if node != item.node]
-        say(f"looking into {item.place} ({item.content.fstype})")
+        eyes.say(f"looking into {item.place} ({item.content.fstype})")
         try:
-            result.facts[item.key] = reader.read(
+            result.facts[item.key] = eyes.reader.read(
                 nodes, item.content.fstype, min(limits.one_file_system, clock.left), replay=True
             )
         except InspectionError as error:
@@ -276,18 +284,18 @@ def _btrfs_groups(found: Sequence[Block]) -> _BtrfsGroups:
     return groups
 
 
-def _without_overlays(limits: Limits, clock: Clock, result: _Result, say: Say) -> None:
+def _without_overlays(limits: Limits, clock: Clock, result: _Result, eyes: _Eyes) -> None:
     """What was not read, straight from its disk and without touching a journal."""
     for item in result.blocks[:MAX_FILE_SYSTEMS]:
         unread = item.key not in result.facts and (item.key not in result.reasons or result.reasons[item.key])
         if not unread or item.origin is None or item.content.fstype not in filesystems.MOUNTABLE:
             continue
         path, start = item.origin
-        say(f"looking into {item.place} ({item.content.fstype}) without its journal")
+        eyes.say(f"looking into {item.place} ({item.content.fstype}) without its journal")
         try:
             with devices.read_only_loop(path, start, item.size_bytes) as node:
                 seconds = min(limits.one_file_system, clock.left)
-                result.facts[item.key] = reader.read([node], item.content.fstype, seconds, replay=False)
+                result.facts[item.key] = eyes.reader.read([node], item.content.fstype, seconds, replay=False)
             if result.reasons.pop(item.key, ""):
                 LOG.info("inspection: %s was read without its journal", item.place)
         except InspectionError as error:

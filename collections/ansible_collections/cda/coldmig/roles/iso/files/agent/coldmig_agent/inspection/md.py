@@ -135,8 +135,8 @@ def _with_device(item: Block, array: Block, clock: Clock) -> Block:
         return item
     if not item.content.fstype:
         return replace(item, node=None)
-    node = devices.linear(item.node.name, array.node, item.start_bytes, item.size_bytes, clock.left)
-    return replace(item, node=node)
+    table = devices.linear(array.node, item.start_bytes, item.size_bytes)
+    return replace(item, node=devices.create({item.node.name: table}, clock.left)[item.node.name])
 
 
 def _state(number: int) -> str:

@@ -21,6 +21,8 @@ DIRECTORY = Path("/usr/lib/coldmig/assembly")
 APART = (
     "dm_raid", "raid456", "raid10", "raid1", "raid0", "linear", "dm_cache_smq", "dm_cache", "dm_writecache", "md_mod"
 )  # fmt: skip
+#: What those need, and nobody else in the live system.
+_BELOW = ("async_raid6_recov", "async_memcpy", "async_pq", "async_xor", "async_tx")
 _MODPROBE = ("modprobe", "-q", "-d", str(DIRECTORY), "-C", "/dev/null")
 _SPEED = Path("/proc/sys/dev/raid")
 
@@ -28,8 +30,9 @@ _SPEED = Path("/proc/sys/dev/raid")
 def load(names: Sequence[str], clock: Clock) -> None:
     """Load modules, those that lie apart too. Never complains: whoever needs one will see that it is not there."""
     for name in names:
+        command = [*_MODPROBE, name] if name in APART else ["modprobe", "-q", name]
         with contextlib.suppress(InspectionError):
-            commands.run([*_MODPROBE, name], min(10.0, clock.left), caged=False)
+            commands.run(command, min(10.0, clock.left), caged=False)
     hold_back_resync()
 
 
@@ -44,11 +47,10 @@ def unload(clock: Clock) -> list[str]:
     """Unload what lies apart. Names of the modules that stay."""
     if not DIRECTORY.is_dir():
         return []
-    for name in APART:
-        if name in loaded():
-            with contextlib.suppress(InspectionError):
-                commands.run(["modprobe", "-q", "-r", "-d", str(DIRECTORY), "-C", "/dev/null", name], clock.left,
-                             caged=False)  # fmt: skip
+    with contextlib.suppress(InspectionError):
+        names = [name for name in (*APART, *_BELOW) if name in loaded()]
+        if names:
+            commands.run([*_MODPROBE, "-r", *names], max(2.0, clock.left), caged=False)
     return [name for name in APART if name in loaded()]
 
 

@@ -8,9 +8,10 @@ that holds one of them by sysfs. So what an agent left that was killed goes too.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -66,7 +67,10 @@ def take_down(clock: Clock) -> list[str]:
     """Remove all devices, loops, nodes, memory and modules of the inspection. What could not be removed, in words."""
     names = our_devices()
     loops = sorted({*_loops_below(names), *_loops_of_changes()})
-    problems = [problem for name in names if (problem := _remove(name, clock))]
+    problems: list[str] = []
+    for is_array, run in itertools.groupby(names, key=lambda name: name.startswith("md")):
+        group = list(run)
+        problems += [text for name in group if (text := _stop(name, clock))] if is_array else _remove(group, clock)
     for loop in loops:
         try:
             devices.detach_loop(Path("/dev") / loop, max(1.0, clock.left))
@@ -83,24 +87,35 @@ def take_down(clock: Clock) -> list[str]:
     return problems
 
 
-def _remove(name: str, clock: Clock) -> str:
-    """Empty when the device is gone."""
-    entry = devices.SYS_BLOCK / name
-    seconds = max(2.0, clock.left)
-    if name.startswith("md"):
-        command = ["mdadm", "--stop", f"/dev/{name}"]
-    else:
-        mapped = read_text(entry / "dm/name") or ""
-        # One file system process may just be on its way out.
-        command = ["dmsetup", "remove", "--noudevsync", "--retry", mapped]
+def _stop(name: str, clock: Clock) -> str:
+    """Empty when the array is stopped."""
     try:
-        done = commands.run(command, seconds)
-        if done.status != 0 and not name.startswith("md"):
-            # Whoever still holds it reads errors from now on; it goes when it is closed.
-            done = commands.run([*command[:2], "--noudevsync", "--force", "--deferred", command[-1]], seconds)
+        done = commands.run(["mdadm", "--stop", f"/dev/{name}"], max(2.0, clock.left))
     except InspectionError as error:
         return f"{name} stays: {error}"
-    return f"{name} stays ({done.complaint})" if entry.exists() and done.status != 0 else ""
+    return f"{name} stays ({done.complaint})" if done.status != 0 else ""
+
+
+def _remove(names: Sequence[str], clock: Clock) -> list[str]:
+    """What stays of device-mapper's devices, the topmost of which come first, in words."""
+    mapped = {name: read_text(devices.SYS_BLOCK / name / "dm/name") or "" for name in names}
+    command = ["dmsetup", "remove", "--noudevsync", "--retry"]
+    with suppress(InspectionError):
+        if commands.run([*command, *mapped.values()], max(2.0, clock.left), caged=False).status == 0:
+            return []
+    problems: list[str] = []
+    for name, text in mapped.items():
+        if read_text(devices.SYS_BLOCK / name / "dm/name") != text:
+            continue
+        try:
+            done = commands.run([*command, text], max(2.0, clock.left), caged=False)
+            if done.status != 0:
+                # Whoever still holds it reads errors from now on; it goes when it is closed.
+                commands.run([*command[:3], "--force", "--deferred", text], max(2.0, clock.left), caged=False)
+                problems.append(f"{text} is still in use ({done.complaint})")
+        except InspectionError as error:
+            problems.append(f"{text} stays: {error}")
+    return problems
 
 
 def forget_btrfs() -> None:
