@@ -12,7 +12,7 @@ import pytest
 from agent_lab import need, run, write_tree
 
 from coldmig_agent.guest import initramfs
-from coldmig_agent.guest.initramfs import Listing, list_names
+from coldmig_agent.guest.initramfs import Listing, read_image
 
 DRIVERS = [
     "usr/lib/modules/6.1/kernel/drivers/scsi/vmw_pvscsi.ko",
@@ -37,7 +37,7 @@ def cpio(root: Path, names: list[str]) -> bytes:
 
 def listed(data: bytes) -> tuple[Listing, set[str]]:
     names: set[str] = set()
-    return list_names(io.BytesIO(data), names.add), names
+    return read_image(io.BytesIO(data), lambda name, _content: names.add(name)), names
 
 
 @pytest.fixture
@@ -145,3 +145,21 @@ def test_noise_behind_a_magic_number_neither_fails_nor_hangs(main: bytes) -> Non
     for magic in (b"070701", b"\x1f\x8b\x08", b"\xfd7zXZ\0", b"BZh9", b"\x5d\0\0", b"\x28\xb5\x2f\xfd"):
         for _ in range(5):
             assert not listed(magic + chance.randbytes(5000))[0].complete
+
+
+def test_only_the_files_that_are_asked_for_are_kept(tmp_path: Path, early: bytes) -> None:
+    archive = cpio(tmp_path / "kept", ["etc/hostname", "etc/other"])
+    packed = run("gzip", "-c", stdin=archive)
+    seen: dict[str, bytes] = {}
+    listing = read_image(io.BytesIO(early + packed), seen.__setitem__, lambda name: name == "etc/hostname")
+    assert listing.complete
+    assert seen["etc/hostname"] == (tmp_path / "kept/etc/hostname").read_bytes()
+    assert (seen["etc/other"], seen["kernel/x86/microcode/GenuineIntel.bin"]) == (b"", b"")
+
+
+def test_a_file_that_is_too_big_to_keep_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(initramfs, "MAX_KEPT", 100)
+    seen: dict[str, bytes] = {}
+    archive = cpio(tmp_path / "big", ["etc/hostname", "init"])
+    assert read_image(io.BytesIO(archive), seen.__setitem__, lambda _name: True).complete
+    assert seen == {"etc/hostname": b"", "init": b""}

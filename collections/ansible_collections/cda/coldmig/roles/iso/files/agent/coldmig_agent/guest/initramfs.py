@@ -308,8 +308,3 @@ def read_image(file: BinaryIO, visit: Visit, keep: Keep | None = None) -> Listin
     except InitramfsError as error:
         return Listing(False, walker.entries, str(error))
     return Listing(True, walker.entries)
-
-
-def list_names(file: BinaryIO, visit: Callable[[str], None]) -> Listing:
-    """Call ``visit`` with every path in the image."""
-    return read_image(file, lambda name, _: visit(name))

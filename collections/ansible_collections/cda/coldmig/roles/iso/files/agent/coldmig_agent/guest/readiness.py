@@ -240,11 +240,6 @@ def judge(start: Start) -> tuple[tuple[Readiness, ...], tuple[str, ...]]:
     return tuple(result for result, _ in results), tuple(sorted(drivers))
 
 
-def nothing_known(reason: str) -> tuple[Readiness, ...]:
-    """For a system of which nothing can be said."""
-    return tuple(_result(device, UNKNOWN, reason) for device in DEVICES)
-
-
 def devices_with(results: Sequence[Readiness], kind: str, *verdicts: str) -> list[str]:
     """Names of the devices of a kind with one of some verdicts."""
     return [item.device for item in results if item.kind == kind and item.verdict in verdicts]
