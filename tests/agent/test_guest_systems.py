@@ -627,6 +627,38 @@ def with_windows(lab: Lab) -> None:
     lab.volumes.append(InspectedFacts("volume disk0/3", "disk0/3", 0, "ntfs", facts=facts))
 
 
+@pytest.mark.parametrize(
+    ("options", "crypttab"),
+    [
+        ("cryptdevice=UUID=beef:root", b""),
+        ("cryptdevice=/dev/disk/by-uuid/beef:root", b""),
+        ("rd.luks.uuid=luks-beef", b""),
+        ("rd.luks.uuid=beef", b""),
+        ("rd.luks.name=beef=root", b""),
+        ("quiet", b"root UUID=beef none luks\n"),
+    ],
+)
+def test_of_several_encrypted_volumes_the_one_that_is_opened_at_boot_counts(
+    lab: Lab, options: str, crypttab: bytes
+) -> None:
+    entry = grub_entry("Ubuntu", f"/vmlinuz-{K}", f"/initrd.img-{K}", f"root=/dev/mapper/root ro {options}")
+    image = initramfs(extra={"cryptroot/crypttab": crypttab})
+    boot = {"/grub/grub.cfg": GRUB_HEAD % "0" + entry, f"/vmlinuz-{K}": bzimage(K), f"/initrd.img-{K}": image}
+    lab.add("disk0/1", boot)
+    lab.add("disk0/2", None, fstype="crypto_LUKS", uuid="dead")
+    lab.add("disk0/3", None, fstype="crypto_LUKS", uuid="beef")
+    (guest,) = lab.look().guests
+    assert (guest.key, guest.id) == ("disk0/3", "ubuntu")
+
+
+@pytest.mark.parametrize(("fallback", "title"), [(ESP_SYSTEMD, "Arch Linux"), (ESP_GRUB, "Arch by GRUB")])
+def test_of_two_menus_on_an_esp_the_fallback_loader_reads_one(lab: Lab, fallback: bytes, title: str) -> None:
+    menu = grub_entry("Arch by GRUB", "/vmlinuz-linux", "/initramfs-linux.img", "root=PARTUUID=1234")
+    lab.add("disk0/1", arch_esp(**{"/EFI/BOOT/BOOTX64.EFI": fallback, "/EFI/arch/grub.cfg": menu}), fstype="vfat")
+    lab.add("disk0/2", arch_root(), uuid="r00t", names=("PARTUUID=1234",))
+    assert lab.look("efi").guests[0].boot_entry == title
+
+
 def test_a_root_on_zfs_is_described_by_its_boot_files(lab: Lab) -> None:
     version = "6.8.12-1-pve"
     esp = {
