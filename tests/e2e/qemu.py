@@ -18,6 +18,7 @@ import functools
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -224,8 +225,8 @@ class Machine:
         blind = self.firmware is Firmware.UEFI and self.controller in (Controller.PVSCSI, Controller.LSI_SAS)
         return blind and bool(self.disks) and self.medium is None
 
-    def arguments(self, variables: Path | None, serial_log: Path) -> list[str]:
-        """QEMU's command line without the program and the QMP channel."""
+    def arguments(self, variables: Path | None) -> list[str]:
+        """QEMU's command line without the program, the console's and the QMP channel."""
         kvm = accelerator() is Accelerator.KVM
         machine = self.chipset
         if self.secure_boot:
@@ -241,7 +242,6 @@ class Machine:
             "-smp", f"sockets={self.sockets},cores={self.cores_per_socket},threads=1",
             "-display", "none", "-vga", "std", "-nodefaults",
             "-rtc", "base=utc",
-            "-chardev", f"file,id=console,path={serial_log},append=off",
             "-serial", "chardev:console",
         ]  # fmt: skip
         if self.firmware is Firmware.UEFI:
@@ -312,7 +312,7 @@ class Machine:
             shutil.copyfile(OVMF / template, variables)
         serial_log = self.directory / f"{self.name}.console.log"
         serial_log.write_bytes(b"")
-        return Running(self, self.arguments(variables, serial_log), serial_log)
+        return Running(self, self.arguments(variables), serial_log)
 
 
 _CONTROLLERS = {
@@ -362,20 +362,28 @@ class Running:
         self._firmware_view = machine.firmware_needs_view
         self._errors = (machine.directory / f"{machine.name}.qemu.log").open("wb")
         ours, theirs = socket.socketpair()
+        # What the console says goes to the log, connected or not; who has something to type connects.
+        self._keyboard = f"\0coldmig-console-{secrets.token_hex(8)}"
+        keyboard = socket.socket(socket.AF_UNIX)
+        keyboard.bind(self._keyboard)
+        keyboard.listen(1)
+        log = str(console).replace(",", ",,")
         argv = [
             # QEMU must not outlive a test run that was killed.
             "setpriv", "--pdeathsig", "TERM", QEMU, *arguments,
+            "-chardev", f"socket,id=console,fd={keyboard.fileno()},server=on,wait=off,logfile={log},logappend=off",
             "-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon", "chardev=qmp,mode=control",
         ]  # fmt: skip
         try:
             self._process = subprocess.Popen(
                 argv, stdin=subprocess.DEVNULL, stdout=self._errors, stderr=subprocess.STDOUT,
-                pass_fds=[theirs.fileno()], start_new_session=True,
+                pass_fds=[theirs.fileno(), keyboard.fileno()], start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             raise MachineError(f"{machine.name}: QEMU cannot be started: {error}") from error
         finally:
             theirs.close()
+            keyboard.close()
         self._qmp = _Qmp(ours)
         try:
             self._qmp.hello(scaled(10))
@@ -462,6 +470,15 @@ class Running:
                 )
             )
         return result
+
+    def type_text(self, text: str) -> None:
+        """Types on the serial console."""
+        with socket.socket(socket.AF_UNIX) as keyboard:
+            keyboard.settimeout(scaled(10))
+            keyboard.connect(self._keyboard)
+            keyboard.sendall(text.encode())
+            # The serial line takes a byte at a time; closing would throw away what it has not taken yet.
+            time.sleep(scaled(0.5))
 
     def set_link(self, nic: int, up: bool) -> None:
         """Plugs or pulls the cable of a NIC."""

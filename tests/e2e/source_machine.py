@@ -6,7 +6,7 @@
 real disks are like that and the destination rounds up. The guest checks its own files at every boot and says on its
 serial console what it runs on, so that a boot proves more than "some kernel came up".
 
-Nothing is loop-mounted: file systems are filled by `mke2fs -d` and mtools, GRUB's images are put in place here.
+Nothing is mounted: see images.py.
 Needs root, because file ownership in the guest must be right.
 """
 
@@ -17,17 +17,16 @@ import hashlib
 import json
 import os
 import shutil
-import struct
-import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-MIB = 1 << 20
-SECTOR = 512
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from e2e import images
+from e2e.images import MIB, SECTOR, ImageError, Names, run
 
 HOSTNAME = "erp-db-01"
 SUITE = "bookworm"
@@ -35,13 +34,12 @@ SYSTEM_BYTES = 2048 * MIB
 # 64 MiB and 37 sectors: neither a whole number of chunks nor of the megabytes that the destination counts in.
 DATA_BYTES = 64 * MIB + 37 * SECTOR
 
-# Partitions of the system disk: (number, first byte, bytes, GPT type, name).
-BIOS_BOOT_START, BIOS_BOOT_BYTES = 1 * MIB, 1 * MIB
-ESP_START, ESP_BYTES = 2 * MIB, 40 * MIB
-ROOT_START = ESP_START + ESP_BYTES
-ROOT_BYTES = SYSTEM_BYTES - ROOT_START - 1 * MIB  # the last MiB holds the backup GPT
+# The system disk's last partition.
+ROOT_START = images.FIRST_START
+ROOT_BYTES = SYSTEM_BYTES - ROOT_START - images.TABLE_BYTES
 
 NAMESPACE = uuid.UUID("6f3d8c0e-54f1-4d0c-9a37-0c2a5d4f6e11")
+NAMES = Names(NAMESPACE)
 PACKAGES = (
     "linux-image-amd64",
     "systemd-sysv",
@@ -131,7 +129,7 @@ class SourceDisks:
         """Copies the images (sparse) so that one test's machine cannot spoil another's."""
         directory.mkdir(parents=True, exist_ok=True)
         for image in self.all:
-            _run("cp", "--sparse=always", "--reflink=auto", str(image), str(directory / image.name))
+            run("cp", "--sparse=always", "--reflink=auto", str(image), str(directory / image.name))
             (directory / image.name).chmod(0o600)
         return SourceDisks(directory / self.system.name, directory / self.data.name, self.hostname)
 
@@ -152,7 +150,8 @@ def build(cache: Path | None = None, *, mirror: str | None = None) -> SourceDisk
     """
     mirror = mirror or os.environ.get("COLDMIG_DEBIAN_MIRROR") or None
     cache = cache or cache_directory()
-    key = hashlib.sha256(json.dumps([Path(__file__).read_text(), SUITE, mirror]).encode()).hexdigest()[:16]
+    made_by = [Path(file).read_text() for file in (__file__, images.__file__)]
+    key = hashlib.sha256(json.dumps([*made_by, SUITE, mirror]).encode()).hexdigest()[:16]
     final = cache / f"source-machine-{key}"
     disks = SourceDisks(final / "system.raw", final / "data.raw", HOSTNAME)
     if all(image.exists() for image in disks.all):
@@ -171,27 +170,11 @@ def build(cache: Path | None = None, *, mirror: str | None = None) -> SourceDisk
         if final.exists():
             shutil.rmtree(final)
         out.rename(final)
+    except ImageError as error:
+        raise SourceMachineError(str(error)) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return disks
-
-
-def _uuid(name: str) -> str:
-    """A fixed UUID per use, so that the same inputs give the same images."""
-    return str(uuid.uuid5(NAMESPACE, name))
-
-
-def _run(*argv: str, stdin: str | None = None) -> str:
-    try:
-        done = subprocess.run(
-            argv, input=stdin, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"}
-        )
-    except FileNotFoundError as missing:
-        raise SourceMachineError(f"{argv[0]} is not installed") from missing
-    if done.returncode != 0:
-        tail = "\n".join((done.stdout + done.stderr).splitlines()[-15:])
-        raise SourceMachineError(f"{argv[0]} ended with status {done.returncode}:\n{tail}")
-    return done.stdout
 
 
 def _make_tree(tree: Path, mirror: str | None) -> None:
@@ -199,15 +182,15 @@ def _make_tree(tree: Path, mirror: str | None) -> None:
     argv = ["mmdebstrap", "--mode=root", "--variant=minbase", "--quiet", f"--include={','.join(PACKAGES)}"]
     argv += [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED_PATHS]
     # The initramfs is made once, by the kernel package itself, with the installer's default MODULES=most.
-    _run(*argv, SUITE, str(tree), *([mirror] if mirror else []))
+    run(*argv, SUITE, str(tree), *([mirror] if mirror else []))
     files = {
         "etc/hostname": f"{HOSTNAME}\n",
         "etc/hosts": f"127.0.0.1 localhost\n127.0.1.1 {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback\n",
         "etc/machine-id": uuid.uuid5(NAMESPACE, "machine-id").hex + "\n",
         "etc/fstab": (
-            f"UUID={_uuid('root')} / ext4 errors=remount-ro 0 1\n"
-            f"UUID={_esp_serial()[:4]}-{_esp_serial()[4:]} /boot/efi vfat umask=0077,nofail 0 1\n"
-            f"UUID={_uuid('data')} /srv/erp ext4 defaults,nofail 0 2\n"
+            f"UUID={NAMES.uuid('root')} / ext4 errors=remount-ro 0 1\n"
+            f"UUID={NAMES.esp_id} /boot/efi vfat umask=0077,nofail 0 1\n"
+            f"UUID={NAMES.uuid('data')} /srv/erp ext4 defaults,nofail 0 2\n"
         ),
         "etc/systemd/network/80-dhcp.network": "[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n",
         "etc/systemd/system/selfcheck.service": SELFCHECK_UNIT,
@@ -241,7 +224,7 @@ def _grub_cfg(tree: Path) -> str:
     version = kernels[-1].name.removeprefix("vmlinuz-")
     if not (tree / f"boot/initrd.img-{version}").exists():
         raise SourceMachineError(f"the guest's kernel {version} has no initramfs")
-    arguments = f"root=UUID={_uuid('root')} ro console=tty0 console=ttyS0,115200"
+    arguments = f"root=UUID={NAMES.uuid('root')} ro console=tty0 console=ttyS0,115200"
     return f"""\
 set default="0"
 set timeout=1
@@ -249,18 +232,13 @@ serial --unit=0 --speed=115200
 terminal_input console serial
 terminal_output console serial
 menuentry 'Debian GNU/Linux' --class debian --class gnu-linux --class gnu --class os {{
-\tsearch --no-floppy --fs-uuid --set=root {_uuid("root")}
+\tsearch --no-floppy --fs-uuid --set=root {NAMES.uuid("root")}
 \techo\t'Loading Linux {version} ...'
 \tlinux\t/boot/vmlinuz-{version} {arguments}
 \techo\t'Loading initial ramdisk ...'
 \tinitrd\t/boot/initrd.img-{version}
 }}
 """
-
-
-def _esp_serial() -> str:
-    """The FAT volume's serial number, eight hex digits."""
-    return uuid.uuid5(NAMESPACE, "esp").hex[:8].upper()
 
 
 def _make_data_disk(image: Path, work: Path) -> None:
@@ -279,89 +257,14 @@ def _make_data_disk(image: Path, work: Path) -> None:
     names = sorted(path.relative_to(tree) for path in tree.rglob("*") if path.is_file())
     sums = "".join(f"{hashlib.sha256((tree / name).read_bytes()).hexdigest()}  {name}\n" for name in names)
     (tree / "SHA256SUMS").write_text(sums)
-    _sparse(image, DATA_BYTES)
-    _run("mke2fs", "-q", "-F", "-t", "ext4", "-U", _uuid("data"), "-L", "erp-data", "-E", "root_owner=0:0", "-d",
-         str(tree), str(image))  # fmt: skip
-
-
-def _sparse(image: Path, size: int) -> None:
-    with image.open("wb") as file:
-        file.truncate(size)
+    images.sparse(image, DATA_BYTES)
+    images.make_ext4(image, tree, uuid=NAMES.uuid("data"), label="erp-data", size=DATA_BYTES)
 
 
 def _make_system_disk(image: Path, tree: Path, work: Path) -> None:
-    _sparse(image, SYSTEM_BYTES)
-    table = (
-        f"label: gpt\nlabel-id: {_uuid('gpt')}\nfirst-lba: 34\n"
-        f"start={BIOS_BOOT_START // SECTOR}, size={BIOS_BOOT_BYTES // SECTOR},"
-        f" type=21686148-6449-6E6F-744E-656564454649, uuid={_uuid('part-bios')}, name=bios\n"
-        f"start={ESP_START // SECTOR}, size={ESP_BYTES // SECTOR},"
-        f" type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, uuid={_uuid('part-esp')}, name=esp\n"
-        f"start={ROOT_START // SECTOR}, size={ROOT_BYTES // SECTOR},"
-        f" type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, uuid={_uuid('part-root')}, name=root\n"
-    )
-    _run("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", str(image), stdin=table)
-    _run("mke2fs", "-q", "-F", "-t", "ext4", "-U", _uuid("root"), "-L", "root",
-         "-E", f"offset={ROOT_START},root_owner=0:0", "-d", str(tree), str(image),
-         f"{ROOT_BYTES // 1024}k")  # fmt: skip
-    _install_grub_bios(image, work)
-    _install_grub_efi(image, work)
-
-
-GRUB_MODULES = (
-    "part_gpt", "ext2", "fat", "search", "search_fs_uuid", "normal", "configfile", "linux", "serial", "terminal",
-    "echo", "test", "minicmd", "ls", "cat", "boot", "halt", "reboot", "all_video",
-)  # fmt: skip
-
-
-def _grub_image(work: Path, target: str, modules: Sequence[str]) -> bytes:
-    early = work / "early.cfg"
-    early.write_text(f"search.fs_uuid {_uuid('root')} root\nset prefix=($root)/boot/grub\n")
-    out = work / f"grub-{target}"
-    _run("grub-mkimage", "-O", target, "-o", str(out), "-p", "/boot/grub", "-c", str(early), *GRUB_MODULES, *modules)
-    return out.read_bytes()
-
-
-def _install_grub_bios(image: Path, work: Path) -> None:
-    """What grub-bios-setup does on a GPT disk: boot.img into the MBR, core.img into the BIOS boot partition.
-
-    Offsets are from GRUB's grub-core/boot/i386/pc/{boot,diskboot}.S and include/grub/i386/pc/boot.h: 0x5c holds the
-    LBA of core.img (u64), 0x66 a jump that is replaced by two NOPs for hard disks; the last 12 bytes of core.img's
-    first sector say where the rest of it lies (LBA u64, sectors u16, load segment u16).
-    """
-    core = bytearray(_grub_image(work, "i386-pc", ["biosdisk", "vga"]))
-    if len(core) > BIOS_BOOT_BYTES:
-        raise SourceMachineError(f"GRUB's core image has {len(core)} bytes, the partition holds {BIOS_BOOT_BYTES}")
-    boot = bytearray(Path("/usr/lib/grub/i386-pc/boot.img").read_bytes())
-    first = BIOS_BOOT_START // SECTOR
-    struct.pack_into("<Q", boot, 0x5C, first)
-    boot[0x66:0x68] = b"\x90\x90"
-    rest_sectors = -(-(len(core) - SECTOR) // SECTOR)
-    struct.pack_into("<QHH", core, SECTOR - 12, first + 1, rest_sectors, 0x820)
-    with image.open("r+b") as disk:
-        mbr = disk.read(SECTOR)
-        # The BIOS parameter block area and the partition table stay as the partitioner wrote them.
-        disk.seek(0)
-        disk.write(bytes(boot[:0x1B8]) + mbr[0x1B8:])
-        disk.seek(BIOS_BOOT_START)
-        disk.write(core)
-
-
-def _install_grub_efi(image: Path, work: Path) -> None:
-    """An ESP with GRUB at the removable-media path, which firmware finds without any boot variable."""
-    loader = work / "BOOTX64.EFI"
-    loader.write_bytes(_grub_image(work, "x86_64-efi", ["efi_gop", "efi_uga"]))
-    esp = work / "esp.img"
-    _sparse(esp, ESP_BYTES)
-    _run("mformat", "-i", str(esp), "-F", "-c", "1", "-N", _esp_serial(), "-v", "ESP", "::")
-    _run("mmd", "-i", str(esp), "::/EFI", "::/EFI/BOOT")
-    _run("mcopy", "-i", str(esp), str(loader), "::/EFI/BOOT/BOOTX64.EFI")
-    with esp.open("rb") as source, image.open("r+b") as disk:
-        for offset in range(0, ESP_BYTES, MIB):
-            block = source.read(MIB)
-            if block.count(0) != len(block):
-                disk.seek(ESP_START + offset)
-                disk.write(block)
+    (start,) = images.make_disk(image, SYSTEM_BYTES, NAMES, [("root", ROOT_BYTES, images.TYPE_LINUX)])
+    images.make_ext4(image, tree, uuid=NAMES.uuid("root"), label="root", offset=start, size=ROOT_BYTES)
+    images.install_grub(image, work, images.Grub(NAMES.uuid("root")), NAMES)
 
 
 def main() -> int:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from e2e.images import SECTOR
 from e2e.qemu import scaled
 from e2e.site import ApiError, Site
-from e2e.source_machine import SECTOR
 from e2e.story import MIB, Plain, Story, sha256
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
