@@ -15,7 +15,8 @@ from coldmig_agent.text import clean
 
 _MAX_SECTIONS = 64
 _KERNEL_HEAD = 0x8400
-#: ELF numbers of the machines that a vSphere guest may have been.
+#: PE and ELF numbers of the machines that a vSphere guest may have been.
+_PE = {0x8664: "x86_64", 0x14C: "i386", 0xAA64: "aarch64"}
 _ELF = {62: "x86_64", 3: "i386", 183: "aarch64", 6: "i386"}
 MAX_LOADER = 16 << 20
 
@@ -99,6 +100,16 @@ def pe_sections(fd: int) -> tuple[Section, ...]:
         if start + length <= size:
             found.append(Section(clean(row[:8].rstrip(b"\0").decode("ascii", "replace"), 8), start, length))
     return tuple(found)
+
+
+def pe_machine(head: bytes) -> str | None:
+    """What a PE file is made for, from its first bytes."""
+    if len(head) < 64 or head[:2] != b"MZ":
+        return None
+    (at,) = struct.unpack_from("<I", head, 0x3C)
+    if at + 6 > len(head) or head[at : at + 4] != b"PE\0\0":
+        return None
+    return _PE.get(struct.unpack_from("<H", head, at + 4)[0])
 
 
 #: Words in a boot loader's file that tell which one it is; the first that is found counts.
