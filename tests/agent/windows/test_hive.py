@@ -20,6 +20,8 @@ from coldmig_agent.guest.windows import hive as module
 from coldmig_agent.guest.windows.hive import Hive, HiveError, open_hive
 from coldmig_agent.guest.windows.tree import Tree
 
+#: hivex's own destructor stumbles over a hive that could not be opened.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 REPLAYED = " + LOG1 + LOG2 (replayed)"
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coldmig_agent.guest.windows.marvin32 import marvin32
-from coldmig_agent.guest.windows.regf import RegfError, parse
+from coldmig_agent.guest.windows.regf import RegfError, checksum, parse
 from coldmig_agent.guest.windows.replay import (
     CLEAN,
     HEAD,
@@ -28,11 +28,19 @@ from coldmig_agent.guest.windows.replay import (
     recover,
 )
 
-ROOM = 3 * PAGE
+
+def poked(data: bytes, page: int) -> bytes:
+    """The hive with something else in a page behind its keys."""
+    at = PAGE + page * PAGE + 100
+    return data[:at] + bytes([page]) * 40 + data[at + 40 :]
+
+
+# Every state differs from the one before it in a page of its own.
+ROOM = 8 * PAGE
 OLD = hive({"Name": "yesterday", "Number": 1}, room=ROOM)
-NEW = hive({"Name": "today", "Number": 2, "More": {"x": 1}}, room=ROOM)
-NEWER = hive({"Name": "now", "Number": 3, "More": {"x": 1, "y": 2}}, room=ROOM)
-NEWEST = hive({"Name": "soon", "Number": 4, "Else": {"z": 1}}, room=ROOM)
+NEW = poked(OLD, 2)
+NEWER = poked(NEW, 4)
+NEWEST = poked(NEWER, 6)
 
 
 def state(data: bytes, *logs: bytes) -> Recovery:
@@ -56,6 +64,11 @@ def bins(data: bytes) -> bytes:
 )
 def test_the_checksum_is_marvin32(data: str, expected: int) -> None:
     assert marvin32(bytes.fromhex(data), (0x001BDBCC, 0x004FB61A)) == expected
+
+
+@pytest.mark.parametrize(("word", "expected"), [(0, 1), (0xFFFFFFFF, 0xFFFFFFFE), (5, 5)])
+def test_the_checksum_of_a_base_block_is_never_zero_or_all_ones(word: int, expected: int) -> None:
+    assert checksum(struct.pack("<I", word) + bytes(504)) == expected
 
 
 # --- real hives
@@ -115,6 +128,7 @@ def test_a_log_older_than_the_hive_is_left_out() -> None:
 def test_remains_of_earlier_entries_behind_the_newest_are_left_out() -> None:
     size = len(bins(NEW))
     log = new_log(8, size, [entry(8, size, changed(OLD, NEW)), entry(5, size, changed(NEW, NEWER))])
+    assert changed(OLD, NEW) != changed(NEW, NEWER)
     assert bins(recover(dirty(OLD), [log])) == bins(NEW)
 
 
