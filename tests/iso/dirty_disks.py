@@ -4,8 +4,13 @@
 A small Debian guest (the kernel of the live system with all its modules, busybox, and this machine's disk tools) makes
 them in QEMU, and loses its power while everything is mounted:
 
-disk 0: swap with a hibernation image's signature, dirty ext4, LVM with a snapshot, half a RAID1, dirty XFS, Btrfs
-disk 1: the other half of the RAID1, and of the Btrfs
+disk 0: swap with a hibernation image's signature, dirty ext4, LVM with a snapshot and a thin volume, half a RAID1,
+dirty XFS, Btrfs, a degraded RAID1 with LVM on it, half of an LVM RAID1, NTFS, FAT, and two file systems that were
+damaged on purpose
+disk 1: the other half of the RAID1, of the Btrfs, and of the LVM RAID1
+
+Each dirty file system is the root of a small system whose name is :data:`HOSTS`'s when its journal is replayed, and
+"before-the-journal" when it is not.
 
 The same guest can also *provoke* such disks the way a stock live system does: it starts the array, and then, with all
 disks set read-only, mounts a logical volume read-only. Both write. That is the proof that the measurement of the tests
@@ -27,9 +32,26 @@ from coldmig_iso.tree import ARCHIVE
 from e2e.qemu import Controller, Disk, Machine, Running
 
 TOOLS = ("mdadm", "lvm", "mke2fs", "mkfs.xfs", "mkfs.btrfs")
+HOST_TOOLS = ("sfdisk", "mkntfs", "mkfs.vfat", "mke2fs", "mkfs.btrfs")
 MIB = 1 << 20
-_MODULES = ("crc32c_generic", "ahci", "sd_mod", "md-mod", "raid1", "dm-mod", "dm-snapshot", "ext4", "xfs", "btrfs")
-_SIZES = ((64, 64, 160, 64, 320, 160), (64, 160))
+_MODULES = (
+    "crc32c_generic", "ahci", "sd_mod", "md-mod", "raid1", "dm-mod", "dm-snapshot", "dm-thin-pool", "dm-raid", "ext4",
+    "xfs", "btrfs",
+)  # fmt: skip
+_SIZES = ((64, 64, 320, 64, 320, 160, 96, 48, 16, 16, 16, 128), (64, 160, 48))
+NTFS, FAT, BAD_EXT4, BAD_BTRFS = 9, 10, 11, 12
+
+#: Host name that a replayed journal gives -> key of the file system.
+HOSTS = {
+    "on-ext4": "disk0/2",
+    "on-lvm": "lvm/vg/root",
+    "on-thin": "lvm/vg/thin",
+    "on-raid": "md/0",
+    "on-xfs": "disk0/5",
+    "on-btrfs": "disk0/6",
+    "on-degraded": "lvm/vgmd/root",
+    "on-lv-raid": "lvm/vgr/root",
+}
 
 _START = """#!/bin/sh
 export PATH=/sbin:/bin DM_DISABLE_UDEV=1
@@ -38,10 +60,11 @@ export PATH=/sbin:/bin DM_DISABLE_UDEV=1
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
 exec </dev/console >/dev/console 2>&1
 for module in @MODULES@; do modprobe $module; done
-while [ ! -b /dev/sda2 ] || [ ! -b /dev/sdb2 ] || [ ! -b /dev/sd?6 ]; do sleep 1; done
+while [ ! -b /dev/sda3 ] || [ ! -b /dev/sdb3 ] || [ ! -b /dev/sd?12 ]; do sleep 1; done
 A=/dev/sda B=/dev/sdb
-[ -b /dev/sda6 ] || A=/dev/sdb B=/dev/sda  # the kernel may find them in either order
+[ -b /dev/sda12 ] || A=/dev/sdb B=/dev/sda  # the kernel may find them in either order
 options='devices/obtain_device_list_from_udev=0 activation/udev_sync=0 activation/udev_rules=0 activation/monitoring=0'
+options="$options "'global/thin_check_executable=""'
 lvm() { /sbin/lvm "$@" --config "$options"; }
 """
 _END = """
@@ -51,24 +74,46 @@ while :; do sleep 1000; done
 
 MAKE = """
 set -e
+system() {
+    # system DIRECTORY NAME: a root whose name changes in the last moment
+    mkdir -p $1/etc $1/bin $1/usr/lib
+    printf 'ID=debian\\nVERSION_ID="12"\\nPRETTY_NAME="%s"\\n' "$2" >$1/etc/os-release
+    echo "/dev/sda1 / auto defaults 0 1" >$1/etc/fstab
+    echo before-the-journal >$1/etc/hostname
+}
+rename() {
+    for name in "$@"; do
+        echo "on-$name" >/mnt/$name/etc/hostname.new
+        mv /mnt/$name/etc/hostname.new /mnt/$name/etc/hostname
+        dd if=/dev/null of=/mnt/$name/etc/hostname conv=notrunc,fsync 2>/dev/null
+    done
+}
 mkswap ${A}1
 printf 'S1SUSPEND\\000' | dd of=${A}1 bs=1 seek=4086 conv=notrunc
-mkdir -p /mnt/ext4 /mnt/lvm /mnt/raid /mnt/xfs /mnt/btrfs
+for name in ext4 lvm thin raid xfs btrfs degraded lv-raid; do mkdir -p /mnt/$name; done
 /sbin/mke2fs -q -t ext4 ${A}2 && mount -t ext4 ${A}2 /mnt/ext4
-lvm pvcreate -q ${A}3
-lvm vgcreate -q vg ${A}3
-lvm lvcreate -q -L 64M -n root vg
-/sbin/mke2fs -q -t ext4 /dev/mapper/vg-root && mount -t ext4 /dev/mapper/vg-root /mnt/lvm
-echo before >/mnt/lvm/file && sync
-lvm lvcreate -q -s -L 32M -n before vg/root
-mdadm --create /dev/md0 --level=1 --raid-devices=2 --metadata=1.2 --assume-clean --run ${A}4 ${B}1
+mdadm --create /dev/md0 --name=source:0 --level=1 --raid-devices=2 --metadata=1.2 --assume-clean --run ${A}4 ${B}1
 /sbin/mke2fs -q -t ext4 /dev/md0 && mount -t ext4 /dev/md0 /mnt/raid
+mdadm --create /dev/md1 --name=source:half --level=1 --raid-devices=2 --metadata=1.2 --run ${A}7 missing
+lvm pvcreate -q ${A}3 /dev/md1 ${A}8 ${B}3
+lvm vgcreate -q vg ${A}3
+lvm vgcreate -q vgmd /dev/md1
+lvm vgcreate -q vgr ${A}8 ${B}3
+lvm lvcreate -q -L 64M -n root vg
+lvm lvcreate -q -L 96M -T vg/pool -V 128M -n thin
+lvm lvcreate -q -L 64M -n root vgmd
+lvm lvcreate -q --type raid1 --nosync -m 1 -L 32M -n root vgr
+/sbin/mke2fs -q -t ext4 /dev/mapper/vg-root && mount -t ext4 /dev/mapper/vg-root /mnt/lvm
+/sbin/mke2fs -q -t ext4 /dev/mapper/vg-thin && mount -t ext4 /dev/mapper/vg-thin /mnt/thin
+/sbin/mke2fs -q -t ext4 /dev/mapper/vgmd-root && mount -t ext4 /dev/mapper/vgmd-root /mnt/degraded
+/sbin/mke2fs -q -t ext4 /dev/mapper/vgr-root && mount -t ext4 /dev/mapper/vgr-root /mnt/lv-raid
 mkfs.xfs -q ${A}5 && mount -t xfs ${A}5 /mnt/xfs
 mkfs.btrfs -q -m raid1 -d raid1 ${A}6 ${B}2
 mount -t btrfs -o device=${A}6,device=${B}2 ${A}6 /mnt/btrfs
-for place in ext4 lvm raid xfs btrfs; do
-    for number in 1 2 3; do echo "$number" | dd of=/mnt/$place/file-$number conv=fsync 2>/dev/null; done
-done
+for name in ext4 lvm thin raid xfs btrfs degraded lv-raid; do system /mnt/$name $name; done
+sync
+lvm lvcreate -q -s -L 32M -n before vg/root
+rename ext4 lvm thin raid xfs btrfs degraded lv-raid
 """
 
 PROVOKE = """
@@ -88,7 +133,7 @@ dmesg | grep -E 'read-only|recovery|md0'
 
 def missing_tools() -> list[str]:
     """Disk tools that this machine lacks."""
-    return [name for name in (*TOOLS, "sfdisk") if shutil.which(name, path=_PATH) is None]
+    return [name for name in dict.fromkeys((*TOOLS, *HOST_TOOLS)) if shutil.which(name, path=_PATH) is None]
 
 
 def make(directory: Path, tree: Path) -> list[Disk]:
@@ -101,10 +146,41 @@ def make(directory: Path, tree: Path) -> list[Disk]:
         table = "label: gpt\n" + "".join(f"size={size}MiB\n" for size in sizes)
         subprocess.run(["sfdisk", "--quiet", path], input=table, text=True, check=True, env={"PATH": _PATH})
         disks.append(Disk(path, f"DIRTY-{index}"))
+    _plain_partitions(disks[0].path)
     with _workshop(directory, tree, disks, "make", MAKE) as guest:
         guest.wait_for("^DISKS-MADE", 60, failure=["^Kernel panic", "not syncing"])
         # the plug is pulled here, with everything mounted
     return disks
+
+
+def _plain_partitions(disk: Path) -> None:
+    """What this machine can make by itself; two of them are damaged where mounting comes across it."""
+    makers = {
+        NTFS: ["mkntfs", "-Q", "-F", "-q", "-L", "windows"],
+        FAT: ["mkfs.vfat", "-n", "ESP"],
+        BAD_EXT4: ["mke2fs", "-q", "-t", "ext4"],
+        BAD_BTRFS: ["mkfs.btrfs", "-q", "--mixed"],
+    }
+    listing = subprocess.run(
+        ["sfdisk", "--dump", disk], capture_output=True, text=True, check=True, env={"PATH": _PATH}
+    )
+    starts = [int(start) * 512 for start in re.findall(r"start= *(\d+)", listing.stdout)]
+    for number, command in makers.items():
+        part = disk.with_suffix(f".part{number}")
+        with part.open("wb") as image:
+            image.truncate(_SIZES[0][number - 1] * MIB)
+        subprocess.run([*command, part], check=True, capture_output=True, env={"PATH": _PATH})
+        data = bytearray(part.read_bytes())
+        if number == BAD_EXT4:
+            for at in range(2048, 512 << 10, 64):  # group descriptors, bitmaps and inodes
+                data[at] ^= 0xA5
+        elif number == BAD_BTRFS:
+            for at in range(1 << 20, len(data), 256):  # all trees
+                data[at] ^= 0xA5
+        with disk.open("r+b") as image:
+            image.seek(starts[number - 1])
+            image.write(data)
+        part.unlink()
 
 
 def provoke(directory: Path, tree: Path, disks: list[Disk]) -> Running:

@@ -11,7 +11,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +56,65 @@ def attack(command: str, disks: dict[str, str]) -> dict[str, Any]:
     return {"exit": done.returncode, "said": (done.stdout + done.stderr).strip()[-200:]}
 
 
+def inspect() -> dict[str, Any]:
+    """What the agent's inspection says of the disks, and what it leaves: with its own limits, then without time."""
+    from coldmig_agent import fence, inspection  # only where the test put them into this program
+    from coldmig_agent.discovery.disks import read_machine_disks
+
+    roots = (Path("/sys"), Path("/dev"), Path("/run"))
+    sources = read_machine_disks(*roots, fence.protect)
+    limits = inspection.read_limits(Path("/proc"))
+    assert limits is not None
+    least = [available_kib()]
+    stop = threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(0.1):
+            least.append(available_kib())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    look = inspection.inspect(sources, limits)
+    stop.set()
+    watcher.join()
+    hurried = inspection.inspect(sources, replace(limits, seconds=3.0))
+    return {
+        "limit": limits.seconds,
+        "volumes": {
+            volume.key: {
+                "fstype": volume.fstype,
+                "names": volume.names,
+                "problem": volume.problem,
+                "hosts": [system.hostname for system in volume.facts.systems] if volume.facts else None,
+            }
+            for volume in look.volumes
+        },
+        "notices": [notice.code for notice in look.notices],
+        "report": asdict(look.report),
+        "hurried": asdict(hurried.report),
+        "memory_kib": least[0] - min(least),
+        "left": leftovers(),
+    }
+
+
+def leftovers() -> list[str]:
+    """Devices, modules and mounts that only an inspection makes."""
+    found = [line for line in output("dmsetup ls").splitlines() if line != "No devices found"]
+    found += [line for line in output("losetup --noheadings --output NAME,BACK-FILE").splitlines() if "/live/" not in
+              line and "/memory/" not in line and "squashfs" not in line]  # fmt: skip
+    found += [line for line in Path("/proc/mounts").read_text().splitlines() if "coldmig/inspection" in line]
+    modules = {line.split()[0] for line in Path("/proc/modules").read_text().splitlines()}
+    found += sorted(modules & {"md_mod", "raid0", "raid1", "raid10", "raid456", "linear", "dm_raid", "dm_cache"})
+    return found + [str(path) for path in [Path("/dev/coldmig"), *Path("/dev").glob("md*")] if path.exists()]
+
+
+def available_kib() -> int:
+    memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(memory["MemAvailable"].split()[0])
+
+
 def facts() -> dict[str, Any]:
     config = Path("/run/coldmig/config.json")
-    memory = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     efivars = [line for line in Path("/proc/mounts").read_text().splitlines() if " efivarfs " in line]
     libraries = "import blake3, isal.isal_zlib, ssl, json, ctypes, sqlite3"
     return {
@@ -64,7 +122,7 @@ def facts() -> dict[str, Any]:
         "config_mode": oct(config.stat().st_mode & 0o777) if config.exists() else None,
         "medium": json.loads(Path("/run/coldmig/medium.json").read_text()),
         "cmdline": Path("/proc/cmdline").read_text().split(),
-        "available_mib": int(memory["MemAvailable"].split()[0]) >> 10,
+        "available_mib": available_kib() >> 10,
         "efi": Path("/sys/firmware/efi").is_dir(),
         "efivars": efivars,
         "failed_units": output("systemctl --failed --no-legend --plain").splitlines(),
@@ -110,6 +168,8 @@ def main() -> None:
         time.sleep(1)
     found = facts()
     if disks := dirty_disks():
+        if "coldmig.inspect=no" not in found["cmdline"]:
+            found["inspection"] = inspect()
         Path("/mnt").mkdir(exist_ok=True)
         found["attacks"] = {name: attack(command, disks) for name, command in ATTACKS.items()}
         found["kernel_log"] = output("dmesg | grep -i 'read-only block-device' | tail -n 5")

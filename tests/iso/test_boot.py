@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 from ansible_collections.cda.coldmig.plugins.module_utils import _iso_image
 from ansible_collections.cda.coldmig.plugins.module_utils._iso_image import write_iso
+from coldmig_iso import layer
 from coldmig_iso.cache import Cache
-from coldmig_iso.pipeline import BuildOptions, Built, build
+from coldmig_iso.pipeline import AGENT_SOURCES, BuildOptions, Built, build
 from coldmig_iso.squashfs import OFFSET
 
 from e2e.qemu import Controller, Disk, Firmware, Machine, MediumAs, Nic, Running
@@ -30,8 +32,23 @@ BAD = ("Kernel panic", "^.*coldmig: No medium", "emergency mode")
 
 
 @pytest.fixture(scope="session")
-def built() -> Built:
-    return build(BuildOptions(agent=PROBE), Cache(), print)
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return build(BuildOptions(agent=probe_program(tmp_path_factory.mktemp("probe"))), Cache(), print)
+
+
+def probe_program(directory: Path) -> Path:
+    """The agent with the probe for its main program: an executable archive, the same bytes from the same sources."""
+    real, program = directory / "agent.pyz", directory / "probe.pyz"
+    layer.make_agent(AGENT_SOURCES, real)
+    with zipfile.ZipFile(real) as agent, program.open("wb") as file:
+        file.write(b"#!/usr/bin/env python3\n")
+        with zipfile.ZipFile(file, "w") as archive:
+            contents = {name: agent.read(name) for name in agent.namelist() if not name.startswith("__main__.")}
+            contents["__main__.py"] = PROBE.read_bytes()
+            for name in sorted(contents):
+                archive.writestr(zipfile.ZipInfo(name), contents[name])
+    program.chmod(0o755)
+    return program
 
 
 @pytest.fixture
@@ -162,8 +179,13 @@ def dirty(built: Built, tmp_path_factory: pytest.TempPathFactory) -> list[Disk]:
     return dirty_disks.make(tmp_path_factory.mktemp("dirty"), built.parts.tree)
 
 
-@pytest.mark.parametrize("firmware", [Firmware.BIOS, Firmware.UEFI])
-def test_no_source_disk_is_written_to(medium: Path, tmp_path: Path, dirty: list[Disk], firmware: Firmware) -> None:
+@pytest.mark.parametrize(("firmware", "looking"), [(Firmware.BIOS, True), (Firmware.UEFI, False)])
+def test_no_source_disk_is_written_to(  # noqa: PLR0917 - fixtures and parameters
+    built: Built, site_config: dict[str, Any], tmp_path: Path, dirty: list[Disk], firmware: Firmware, looking: bool
+) -> None:
+    """Neither by looking into everything on the disks, nor by attacks on the fence."""
+    medium = tmp_path / "template.iso"
+    write_iso(built.path, medium, site_config, ["net.ifnames=0", *([] if looking else ["coldmig.inspect=no"])])
     before = [dirty_disks.sha256(disk.path) for disk in dirty]
     machine = Machine(
         name="fence",
@@ -176,7 +198,7 @@ def test_no_source_disk_is_written_to(medium: Path, tmp_path: Path, dirty: list[
         nics=[NIC],
     )
     with machine.start() as running:
-        found = probe(running, 90)
+        found = probe(running, 180)
         stats = running.block_stats()
     assert [(one.writes, one.written_bytes, one.unmaps) for one in stats] == [(0, 0, 0)] * len(dirty)
     assert all(one.reads for one in stats)
@@ -186,6 +208,39 @@ def test_no_source_disk_is_written_to(medium: Path, tmp_path: Path, dirty: list[
     # These two may mount without their log; the counters say that it wrote nothing.
     assert set(succeeded) <= {"mount_btrfs", "mount_xfs"}
     assert not [name for name in found["modules"] if name.startswith(("md_mod", "raid", "bcache", "zram"))]
+    assert ("inspection" in found) is looking
+    if looking:
+        check_inspection(found["inspection"])
+
+
+def check_inspection(found: Mapping[str, Any]) -> None:
+    """Everything was put together and replayed on the overlays, and nothing of it is left."""
+    volumes = found["volumes"]
+    seen = {key: volume["hosts"] for key, volume in volumes.items() if volume["hosts"]}
+    # The snapshot was taken before the last change; all others show what their journals say.
+    assert seen.pop("lvm/vg/before") == ["before-the-journal"]
+    assert seen == {key: [host] for host, key in dirty_disks.HOSTS.items()}
+    assert volumes["lvm/vg/root"]["names"] == ["/dev/mapper/vg-root", "/dev/vg/root"]
+    assert "/dev/md0" in volumes["md/0"]["names"]
+    read = {key for key, volume in volumes.items() if volume["hosts"] is not None}
+    assert {f"disk0/{dirty_disks.NTFS}", f"disk0/{dirty_disks.FAT}"} <= read
+    for number in (dirty_disks.BAD_EXT4, dirty_disks.BAD_BTRFS):
+        assert volumes[f"disk0/{number}"]["hosts"] in (None, [])
+    assert volumes[f"disk0/{dirty_disks.BAD_BTRFS}"]["problem"]
+    assert volumes["disk0/1"]["fstype"] == "swap"
+    assert found["notices"] == ["raid-degraded"]
+    report = found["report"]
+    assert report["problems"] == []
+    assert 0 < report["overlay_bytes"] < 64 << 20
+    assert [(writes["ios"], writes["sectors"]) for writes in report["writes"]] == [(0, 0)] * 2
+    assert report["seconds"] < found["limit"]
+    # Half of the time is for those who come too late, and for taking everything down.
+    hurried = found["hurried"]
+    assert any("time of 3 s is over" in problem for problem in hurried["problems"])
+    assert [(writes["ios"], writes["sectors"]) for writes in hurried["writes"]] == [(0, 0)] * 2
+    assert len(hurried["volumes"]) >= 8
+    assert found["left"] == []
+    assert found["memory_kib"] < 150 << 10
 
 
 def test_measurement_sees_what_a_stock_system_would_write(built: Built, tmp_path: Path, dirty: list[Disk]) -> None:
@@ -219,7 +274,20 @@ def test_fence_is_in_the_finished_image(built: Built) -> None:
     assert not [name for name in files if name.startswith("usr/lib/systemd/system-generators/")]
     modules = [Path(name) for name in files if name.endswith(".ko")]
     found = {path.stem.replace("-", "_") for path in modules if path.is_relative_to("usr/lib/modules")}
-    assert {"ext4", "dm_snapshot", "dm_thin_pool", "vmxnet3", "ixgbe", "mlx5_core", "megaraid_sas", "nvme"} <= found
+    assert {
+        "ext4",
+        "xfs",
+        "btrfs",
+        "vfat",
+        "fuse",
+        "dm_snapshot",
+        "dm_thin_pool",
+        "vmxnet3",
+        "ixgbe",
+        "mlx5_core",
+        "megaraid_sas",
+        "nvme",
+    } <= found
     assert not {"md_mod", "raid1", "raid456", "dm_raid", "dm_cache", "bcache", "drbd", "zram"} & found
     apart = {path.stem.replace("-", "_") for path in modules if path.is_relative_to("usr/lib/coldmig/assembly")}
     assert {"md_mod", "raid0", "raid1", "raid10", "raid456", "linear", "dm_raid"} <= apart
