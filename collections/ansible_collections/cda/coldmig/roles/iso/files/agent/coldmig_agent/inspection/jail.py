@@ -69,6 +69,7 @@ def bound(cpu_seconds: float) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 256 << 20),
         (resource.RLIMIT_NOFILE, 256),
+        (resource.RLIMIT_NPROC, 64),
     ):
         resource.setrlimit(kind, (value, value))
 
