@@ -300,17 +300,21 @@ def test_an_assessment_says_at_the_console_what_would_be_in_the_way(gateway: Gat
 
 
 class PressedKeys:
-    """Keys as they are pressed, one for each time that the agent looks; ``""`` is none. Then the agent is stopped."""
+    """Keys as they are pressed, one for each time that the agent looks. ``patience`` seconds later it is stopped."""
 
-    def __init__(self, stop: threading.Event, *keys: str) -> None:
+    def __init__(self, stop: threading.Event, keys: str, patience: float) -> None:
         self._stop = stop
         self._keys = list(keys)
+        self._patience = patience
+        self._last = time.monotonic()
 
     def read(self, _seconds: float) -> str:
-        if not self._keys:
+        if self._keys:
+            self._last = time.monotonic()
+            return self._keys.pop(0)
+        if time.monotonic() - self._last >= self._patience:
             self._stop.set()
-            return ""
-        return self._keys.pop(0)
+        return ""
 
 
 @pytest.mark.parametrize(
@@ -343,10 +347,8 @@ def test_after_an_assessment_a_key_reboots_or_powers_off(
 
         return what, do
 
-    keys: Any = PressedKeys(stop, *pressed)
-    if done:
-        # Nobody presses anything any more, and the agent is not stopped before it has done what was chosen.
-        keys.read = lambda _seconds: keys._keys.pop(0) if keys._keys else ""
+    # What was chosen stops the agent; where nothing was, somebody else does.
+    keys: Any = PressedKeys(stop, pressed, 30.0 if done else 0.0)
     with pytest.raises(Stopped):
         lifecycle.offer(agent, keys, {"r": action("rebooting"), "p": action("powering off")})
     assert calls == done
