@@ -175,8 +175,11 @@ def test_everything_bound_becomes_a_notice(tmp_path: Path) -> None:
         "nic-names-bound",
         "multipath-claims-all",
     ]
-    told = next(notice for notice in found.notices if notice.code == "old-device-names")
-    assert "/dev/sda1 (boot arguments), /dev/sda5 (boot arguments)" in told.message
+    told = {notice.code: notice.message for notice in found.notices}
+    assert "/dev/sda1 (boot arguments), /dev/sda5 (boot arguments)" in told["old-device-names"]
+    assert "(sys_wwid naa.1 (/etc/lvm/devices/system.devices))" in told["lvm-devices-file"]
+    assert "change: ens3 (/etc/network/interfaces)" in told["nic-names-bound"]
+    assert "(find_multipaths no (/etc/multipath.conf))" in told["multipath-claims-all"]
     assert verdicts(found.guests[0])["pvscsi"] == "likely"
 
 

@@ -679,6 +679,36 @@ def test_a_root_on_zfs_is_described_by_its_boot_files(lab: Lab) -> None:
     assert ready(guest) >= ALL_STORAGE
 
 
+@pytest.mark.parametrize(
+    ("modules_of_grub", "mountpoint", "machine", "firmware"),
+    [
+        (("i386-pc",), "/boot/efi", "efi", "bios"),
+        (("x86_64-efi",), "/srv", "bios", "efi"),
+        (("i386-pc", "x86_64-efi"), "/srv", "bios", "bios"),
+        (("i386-pc", "x86_64-efi"), "/srv", "efi", "efi"),
+        ((), "/boot/efi", "bios", "efi"),
+        ((), "/srv", "efi", None),
+    ],
+)
+def test_the_firmware_of_a_system_is_what_its_boot_loader_is_for(
+    lab: Lab, modules_of_grub: tuple[str, ...], mountpoint: str, machine: str, firmware: str | None
+) -> None:
+    files = {**debian_root(), **debian_boot()}
+    del files["/boot/grub/i386-pc/normal.mod"]
+    files |= {f"/boot/grub/{name}/normal.mod": b"" for name in modules_of_grub}
+    files["/etc/fstab"] = f"UUID=r00t / ext4 defaults 0 1\nUUID=AA {mountpoint} vfat defaults 0 1\n"
+    lab.add("disk0/1", {"/EFI/BOOT/BOOTX64.EFI": ESP_GRUB}, fstype="vfat", uuid="AA")
+    lab.add("disk0/2", files, uuid="r00t")
+    assert lab.look(machine).guests[0].firmware == firmware
+
+
+def test_a_fstab_that_mounts_an_esp_means_nothing_without_one(lab: Lab) -> None:
+    files = {**debian_root(), **debian_boot(), "/etc/fstab": "UUID=AA /boot/efi vfat defaults 0 1\n"}
+    del files["/boot/grub/i386-pc/normal.mod"]
+    lab.add("disk0/2", files, uuid="r00t")
+    assert lab.look("bios").guests[0].firmware is None
+
+
 def test_beside_windows_the_menu_that_starts_first_decides(lab: Lab) -> None:
     lab.add("disk0/1", {"/EFI/BOOT/BOOTX64.EFI": ESP_GRUB, "/EFI/debian/grubx64.efi": ESP_GRUB}, fstype="vfat")
     lab.add("disk0/2", {**debian_root(), **debian_boot()}, uuid="r00t")

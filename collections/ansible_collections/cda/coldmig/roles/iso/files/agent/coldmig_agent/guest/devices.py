@@ -67,8 +67,6 @@ DEVICES = (
     Device("e1000e", "network", ("00008086", "000010D3", "000015AD", "000007D0", "02", "00", "00"), ("e1000e",)),
     Device("e1000", "network", ("00008086", "0000100F", "000015AD", "00000750", "02", "00", "00"), ("e1000",)),
 )  # fmt: skip
-STORAGE = tuple(device for device in DEVICES if device.kind == "storage")
-NETWORK = tuple(device for device in DEVICES if device.kind == "network")
 #: Drivers whose aliases match whole classes but which leave such a device alone unless they are told otherwise.
 _RELUCTANT = frozenset({"ata_generic", "pata_acpi", "ide_pci_generic", "generic"})
 _ALIAS = re.compile(

@@ -172,9 +172,8 @@ class Boots:
         return self._closed(menu, entry) if spec else None
 
     def _deployment(self, ostree: str, volume: InspectedFacts | None) -> Root | None:
-        found = [root for root in self.roots if ostree in root.system.aliases]
-        here = [root for root in found if volume is not None and root.item.key == volume.key]
-        return next(iter(here or found), None)
+        found = (root for root in self.roots if ostree in root.system.aliases)
+        return next((root for root in found if volume is None or root.item.key == volume.key), None)
 
     def _system_on(self, volume: InspectedFacts, options: str) -> Root | None:
         found = [root for root in self.roots if root.item.key == volume.key and root.system.kind != "snapshot"]
