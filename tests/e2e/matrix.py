@@ -35,7 +35,7 @@ from e2e.guests import Guest, GuestError
 from e2e.qemu import Controller, Disk, Firmware, Machine, MachineError, Nic, Smbios, scaled
 from e2e.site import SiteError
 from e2e.source_machine import SourceMachineError
-from e2e.story import Plain, Story
+from e2e.story import CheckError, Plain, Story, expect, provider_variables, tenant_variables
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/boot-matrix.md"
 BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
@@ -135,23 +135,30 @@ def _contradicts(verdict: str, reality: bool) -> bool:
 # -- what the agent says ----------------------------------------------------------------------------------------------
 
 
-def predict(directory: Path, guests: Sequence[Guest], jobs: int = 2) -> dict[str, Prediction]:
-    """Boots the ISO once with each guest's disks; what the agent registered. Raises SiteError, MachineError."""
+@contextlib.contextmanager
+def assessor(directory: Path) -> Iterator[Callable[[Guest], Prediction]]:
+    """A site with a template that only assesses: what it yields boots the ISO with a guest's disks and tells what came.
+
+    Raises SiteError; what it yields raises SiteError, MachineError, CheckError.
+    """
     with Story(directory, Plain()) as story:
         story.start_gateway()
+        tenant = tenant_variables(story.base_iso, story.iso, auto_start=False)
+        tenant["coldmig_templates"][0]["mode"] = "assess"
+        story.site.write_inventories(provider_variables(story.site), tenant)
         story.activate()
         story.make_iso()
+        yield lambda guest: _prediction(_register(story, guest, directory / f"agent-{guest.name}"))
 
-        def ask(guest: Guest) -> Prediction:
-            return _prediction(_register(story, guest, directory / f"agent-{guest.name}"))
 
-        with ThreadPoolExecutor(jobs) as pool:
-            found = dict(zip((guest.name for guest in guests), pool.map(ask, guests), strict=True))
-    return found
+def predict(directory: Path, guests: Sequence[Guest], jobs: int = 2) -> dict[str, Prediction]:
+    """What the agent says of each guest. Raises SiteError, MachineError, CheckError."""
+    with assessor(directory) as ask, ThreadPoolExecutor(jobs) as pool:
+        return dict(zip((guest.name for guest in guests), pool.map(ask, guests), strict=True))
 
 
 def _register(story: Story, guest: Guest, directory: Path) -> dict[str, Any]:
-    """The migration that the guest's machine registers when it is booted from the ISO."""
+    """The assessment that the guest's machine registers when it is booted from the ISO."""
     smbios = Smbios(serial=f"MATRIX-{guest.name}", uuid=str(uuid.uuid5(guest_images.NAMESPACE, f"smbios/{guest.name}")))
     with snapshots(guest, directory) as disks:
         machine = Machine(
@@ -170,6 +177,7 @@ def _register(story: Story, guest: Guest, directory: Path) -> dict[str, Any]:
             while time.monotonic() < deadline:
                 for migration in story.site.migrations():
                     if migration["machine"]["serial"] == smbios.serial:
+                        expect(f"{guest.name}: state", migration["state"], "assessed")
                         stats = running.block_stats()
                         if not all(one.untouched for one in stats):
                             raise SiteError(f"{guest.name}: its disks were written to: {stats}")
@@ -225,6 +233,7 @@ def boot(cell: Cell, guest: Guest, directory: Path) -> Boot:
             directory=directory,
             firmware=cell.firmware,
             memory_mib=MEMORY_MIB,
+            cores_per_socket=1,
             controller=cell.controller,
             disks=disks,
             nics=[Nic(model, f"00:50:56:00:00:{n:02x}") for n, (_, model, _) in enumerate(NICS)],
@@ -253,14 +262,25 @@ def run(
     jobs: int = 2,
     tell: Callable[[Result], None] = lambda result: None,
 ) -> list[Result]:
-    """Boots every cell, `jobs` at a time. Raises MachineError with all cells that gave no verdict."""
+    """Boots every cell, `jobs` at a time, but those that an earlier run in this directory has booted.
+
+    Raises MachineError with all cells that gave no verdict.
+    """
 
     def one(cell: Cell) -> Result | str:
+        guest, kept = guests[cell.guest], directory / str(cell) / "boot.json"
+        # Built guests lie in a directory that is named after what they were made from.
+        origin = str(guest.disks[0])
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            earlier = json.loads(kept.read_text())
+            if earlier.pop("origin") == origin:
+                return Result(cell, predictions.get(cell.guest, Prediction()), Boot(**earlier))
         try:
-            real = boot(cell, guests[cell.guest], directory / str(cell))
+            real = boot(cell, guest, directory / str(cell))
         except MachineError as error:
             print(error, file=sys.stderr)
             return str(error)
+        kept.write_text(json.dumps({"origin": origin, **asdict(real)}))
         result = Result(cell, predictions.get(cell.guest, Prediction()), real)
         tell(result)
         return result
@@ -337,7 +357,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--controller", action="append", type=Controller, choices=(*CONTROLLERS, CONTROL))
     parser.add_argument("--firmware", action="append", type=Firmware, choices=list(Firmware))
     parser.add_argument("--jobs", type=int, default=2, help="machines at a time (default 2)")
-    parser.add_argument("--directory", type=Path, help="keep consoles and results here")
+    parser.add_argument("--directory", type=Path, help="keep consoles and boots here; what was booted is not again")
     parser.add_argument("--no-agent", action="store_true", help="boot the guests only, predict nothing")
     options = parser.parse_args(arguments)
     cells = [
@@ -356,7 +376,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name, prediction in predictions.items():
                 print(f"{name}: {json.dumps(asdict(prediction))}", flush=True)
             results = run(cells, guests, predictions, directory, jobs=options.jobs, tell=_tell)
-        except (GuestError, SourceMachineError, SiteError, MachineError) as error:
+        except (GuestError, SourceMachineError, SiteError, MachineError, CheckError) as error:
             print(f"matrix: {error}", file=sys.stderr)
             return 2
     print(tables(results))

@@ -6,12 +6,14 @@ The cells in which a guest must not boot count most: without them a prediction c
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from e2e import guests as guest_images
-from e2e.matrix import CONTROL, CONTROLLERS, NICS, Boot, Cell, Prediction, Result, all_cells, predict, run, tables
+from e2e.guests import Guest
+from e2e.matrix import CONTROL, CONTROLLERS, NICS, Boot, Cell, Prediction, Result, all_cells, assessor, run, tables
 from e2e.qemu import Controller, Firmware
 
 pytestmark = [pytest.mark.slow]
@@ -27,31 +29,43 @@ CELLS = (
     Cell("dracut", Controller.NVME, UEFI),
     Cell("dracut", Controller.IDE, BIOS),
 )
+FAILING = tuple(
+    cell for cell in CELLS if cell.guest == "dracut" and cell.controller in (Controller.PVSCSI, Controller.NVME)
+)
+
+
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Guest], Prediction]]:
+    with assessor(tmp_path_factory.mktemp("site")) as one:
+        yield one
 
 
 @pytest.mark.e2e
-def test_guests_boot_where_the_agent_says_so_and_nowhere_else(tmp_path: Path) -> None:
-    guests = guest_images.build()
-    predictions = predict(tmp_path, list(guests.values()))
-    results = run(CELLS, guests, predictions, tmp_path)
+@pytest.mark.parametrize("name", guest_images.NAMES)
+def test_a_guest_boots_where_the_agent_says_so_and_nowhere_else(
+    ask: Callable[[Guest], Prediction], tmp_path: Path, name: str
+) -> None:
+    guest = guest_images.build((name,))[name]
+    predicted = ask(guest)
+    cells = [cell for cell in CELLS if cell.guest == name]
+    results = run(cells, {name: guest}, {name: predicted}, tmp_path, jobs=1)
     print(tables(results))
     assert [sentence for result in results for sentence in result.wrong] == []
-    assert {result.real.booted for result in results if result.cell.guest == "dracut"} == {True, False}
-    assert all(result.real.booted for result in results if result.cell.controller is CONTROL)
-    assert all(
-        result.real.firmware == ("efi" if result.cell.firmware is UEFI else "bios")
-        for result in results
-        if result.real.booted
-    )
-    # A replayed journal shows: without it the guest has another name.
-    assert predictions["dirty"].hostname == guest_images.hostname("dirty") != guest_images.STALE
+    assert {result.cell: result.real.booted for result in results} == {cell: cell not in FAILING for cell in cells}
+    for result in results:
+        wanted = "efi" if result.cell.firmware is UEFI else "bios"
+        assert not result.real.booted or result.real.firmware == wanted
+    if guest.passphrase is None:
+        # Of `dirty` it stands in the journal only: whoever does not replay that reads another name.
+        assert predicted.hostname == guest.hostname
+        assert {"ready", "no"} >= {predicted.verdicts[device] for device, _, _ in NICS}
 
 
 def test_the_part_has_every_guest_controller_and_firmware() -> None:
     assert {cell.guest for cell in CELLS} == set(guest_images.NAMES)
     assert {cell.controller for cell in CELLS} == {*CONTROLLERS, CONTROL}
     assert {cell.firmware for cell in CELLS} == set(Firmware)
-    assert set(CELLS) <= set(all_cells())
+    assert set(FAILING) <= set(CELLS) <= set(all_cells())
 
 
 def _result(verdict: str, booted: bool, drivers: str = "vmxnet3") -> Result:
