@@ -199,6 +199,7 @@ def test_a_whole_machine_is_described_so_that_the_site_takes_it(tmp_path: Path) 
     found = discover.discover(kernel(tmp_path), [disk], said.append)
     machine = found.machine
     assert (machine.name, machine.guest.os_type, machine.firmware) == ("WIN-SRV1", "windows", "efi")
+    assert (machine.guest.hostname, machine.guest.key) == ("WIN-SRV1", "disk0/3")
     assert (machine.cpu.sockets, machine.cpu.cores_per_socket, machine.memory_bytes) == (2, 2, 3968 * MIB)
     assert machine.tpm is not None
     assert machine.tpm.version == "2.0"

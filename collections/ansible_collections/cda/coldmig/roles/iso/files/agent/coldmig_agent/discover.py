@@ -14,6 +14,7 @@ from coldmig_agent.discovery import cpu, disks, dmi, firmware, memory, nics, nvr
 from coldmig_agent.discovery import notices as signatures
 from coldmig_agent.discovery.disks import Source
 from coldmig_agent.encryption import verdict
+from coldmig_agent.encryption.bitlocker import BitLocker
 from coldmig_agent.freespace.survey import survey
 from coldmig_agent.guest.assemble import Assembly, assemble
 from coldmig_agent.guest.others import Part, other_systems
@@ -118,10 +119,26 @@ def _parts(sources: Sequence[Source]) -> Iterator[Part]:
             yield Part(place, key, volume.type, volume.content.fstype, volume.content.label)
 
 
+def _closed_windows(sources: Sequence[Source]) -> Guest:
+    """A Windows that nobody could look into, with what BitLocker says of it."""
+    for source in sources:
+        for volume in source.volumes:
+            if isinstance(volume.encryption, BitLocker) and not volume.encryption.to_go:
+                return Guest(
+                    "windows",
+                    "windows",
+                    pretty_name="Windows",
+                    hostname=names.usable(volume.encryption.computer),
+                    key=f"disk{volume.disk}/{volume.number}" if volume.number else f"disk{volume.disk}",
+                    place=signatures.volume_place(source.disk, volume),
+                )
+    return Guest("windows", "windows", pretty_name="Windows")
+
+
 def without_system(sources: Sequence[Source], look: Look) -> tuple[Guest, Notice]:
     """What is said of a machine in which no system was found."""
     if _looks_like_windows(sources, look):
-        return Guest("windows", "windows", pretty_name="Windows"), notice("guest-not-inspected", system="Windows")
+        return _closed_windows(sources), notice("guest-not-inspected", system="Windows")
     for guest in other_systems(list(_parts(sources))):
         return guest, notice("guest-not-inspected", system=guest.pretty_name)
     return Guest(), notice("guest-not-found", seen=_contents(sources))
