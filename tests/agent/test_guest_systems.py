@@ -702,6 +702,37 @@ def test_the_firmware_of_a_system_is_what_its_boot_loader_is_for(
     assert lab.look(machine).guests[0].firmware == firmware
 
 
+@pytest.mark.parametrize(("machine", "title"), [("efi", "by UEFI"), ("bios", "by BIOS")])
+def test_of_two_menus_the_one_for_the_machines_firmware_counts(lab: Lab, machine: str, title: str) -> None:
+    for key, name, directory in (("disk0/1", "by BIOS", "i386-pc"), ("disk0/2", "by UEFI", "x86_64-efi")):
+        menu = grub_entry(name, f"/vmlinuz-{K}", f"/initrd.img-{K}", "root=UUID=r00t ro")
+        files = {**debian_boot(""), "/grub/grub.cfg": GRUB_HEAD % "0" + menu}
+        del files["/grub/i386-pc/normal.mod"]
+        lab.add(key, {**files, f"/grub/{directory}/normal.mod": b""})
+    lab.add("disk0/3", debian_root(), uuid="r00t")
+    guest = lab.look(machine).guests[0]
+    assert (guest.boot_entry, guest.firmware) == (title, machine)
+
+
+@pytest.mark.parametrize(
+    ("in_image", "kernels", "version"), [(K, (), K), (K, ("5.10",), K), (None, (K,), K), (None, (K, "5.10"), None)]
+)
+def test_a_kernel_without_a_version_gets_that_of_its_modules(
+    lab: Lab, in_image: str | None, kernels: tuple[str, ...], version: str | None
+) -> None:
+    root = {name: text for name, text in debian_root().items() if "/modules/" not in name}
+    for name in kernels:
+        root |= modules(name)
+    boot = {
+        "/boot/grub/grub.cfg": GRUB_HEAD % "0"
+        + grub_entry("D", "/boot/vmlinuz", "/boot/initrd.img", "root=UUID=r00t ro"),
+        "/boot/vmlinuz": b"no header",
+        "/boot/initrd.img": initramfs(EVERY, in_image) if in_image else initramfs(()),
+    }
+    lab.add("disk0/1", {**root, **boot}, uuid="r00t")
+    assert lab.look().guests[0].kernel == version
+
+
 def test_a_fstab_that_mounts_an_esp_means_nothing_without_one(lab: Lab) -> None:
     files = {**debian_root(), **debian_boot(), "/etc/fstab": "UUID=AA /boot/efi vfat defaults 0 1\n"}
     del files["/boot/grub/i386-pc/normal.mod"]
