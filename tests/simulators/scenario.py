@@ -25,8 +25,9 @@ def _complete_users(users: Json, org: str) -> None:
     for name, user in users.items():
         user.setdefault("id", stable_id("user", org, name))
         user.setdefault("password", secrets.token_urlsafe(12))
-        if user.get("api_token") is True:
-            user["api_token"] = secrets.token_urlsafe(24)
+        for kind in ("api_token", "service_token"):
+            if user.get(kind) is True:
+                user[kind] = secrets.token_urlsafe(24)
 
 
 def load(path: Path = DEFAULT) -> Json:

@@ -146,6 +146,10 @@ def _token(request: Request, org: Org | None) -> Answer:
     if form.get("grant_type") != "refresh_token":
         return Answer(400, {"error": "unsupported_grant_type", "error_description": "the simulator has refresh_token"})
     given = form.get("refresh_token", "")
+    if request.version >= (37, 0) and (answer := _service_account(request, org, given)) is not None:
+        return answer
+    if request.version < (36, 1):
+        raise ApiError(404, "NOT_FOUND", "There are no API tokens before 36.1")
     for user in org.users.values() if org else ():
         if user.api_token and secrets.compare_digest(user.api_token.encode(), given.encode()):
             session = request.site.login(user, by_api_token=True)
@@ -154,6 +158,22 @@ def _token(request: Request, org: Org | None) -> Answer:
                 {"access_token": session.token, "token_type": "Bearer", "expires_in": 2592000, "refresh_token": None},
             )
     return Answer(400, {"error": "invalid_grant", "error_description": "Invalid refresh token"})
+
+
+def _service_account(request: Request, org: Org | None, given: str) -> Answer | None:
+    """A session for a service account, and its next token: the one that was given is good no more."""
+    for user in org.users.values() if org else ():
+        if user.service_token and secrets.compare_digest(user.service_token.encode(), given.encode()):
+            user.service_token = secrets.token_urlsafe(24)
+            session = request.site.login(user, by_api_token=True)
+            body = {
+                "access_token": session.token,
+                "token_type": "Bearer",
+                "expires_in": 3600,
+                "refresh_token": user.service_token,
+            }
+            return Answer(200, body)
+    return None
 
 
 @routes.add("POST", "/oauth/provider/token", open_=True, family="json")

@@ -7,11 +7,17 @@ from __future__ import annotations
 class ApiError(Exception):
     """An answer with an Error document: HTTP status = majorErrorCode, and a minor code that clients act on."""
 
-    def __init__(self, status: int, minor: str, message: str) -> None:
+    def __init__(self, status: int, minor: str, message: str, *, tenant: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.minor = minor
         self.message = message
+        self.tenant = tenant
+        """What a tenant sees in place of the message; None is the message itself."""
+
+    def for_tenants(self) -> ApiError:
+        """The same error as a tenant sees it."""
+        return ApiError(self.status, self.minor, self.tenant or self.message)
 
 
 def bad_request(message: str) -> ApiError:
@@ -42,3 +48,8 @@ def busy(name: str, entity: str, operation: str) -> ApiError:
 def duplicate(name: str) -> ApiError:
     """A name is taken."""
     return ApiError(400, "DUPLICATE_NAME", f"The VCD entity {name} already exists.")
+
+
+def quota(what: str, limit: int, message: str) -> ApiError:
+    """More than an organization may have."""
+    return ApiError(400, "QUOTA_EXCEEDED", f"The {what} quota of {limit} would be exceeded: {message}")

@@ -17,10 +17,6 @@ from simulators.vcd.model import Session, Site, User
 from simulators.vcd.schemas import Judge, order_errors
 from simulators.vcd.views import Views
 
-VERSIONS: tuple[tuple[int, int], ...] = (
-    (36, 0), (36, 1), (36, 2), (36, 3), (37, 0), (37, 1), (37, 2), (37, 3), (38, 0), (38, 1), (39, 0),
-)  # fmt: skip
-
 
 @dataclass
 class Request:

@@ -14,13 +14,15 @@ from typing import Any
 from lxml import etree
 
 from simulators.control import ControlError
-from simulators.vcd.errors import ApiError, bad_request, duplicate, forbidden, no_right
-from simulators.vcd.http import VERSIONS, Answer, Request, Routes
+from simulators.vcd.errors import ApiError, bad_request, duplicate, forbidden, no_right, quota
+from simulators.vcd.http import Answer, Request, Routes
 from simulators.vcd.markup import XSI, Media, el, name
 from simulators.vcd.model import (
+    DEFAULT_POLICY,
     FAILED_CREATION,
     POWERED_OFF,
     POWERED_ON,
+    RESOLVED,
     SUSPENDED,
     UNRESOLVED,
     Entity,
@@ -163,7 +165,7 @@ def _describe(verb: str, entity: Entity) -> str:
 @routes.add("GET", "/api/versions", open_=True)
 def versions(request: Request) -> Answer:
     infos = []
-    for version in VERSIONS:
+    for version in request.site.versions:
         url = f"{request.base}/cloudapi/1.0.0/sessions"
         info = etree.SubElement(etree.Element("x"), "{http://www.vmware.com/vcloud/versions}VersionInfo")
         info.set("deprecated", "false")
@@ -343,6 +345,9 @@ _IMPORTS: dict[str, tuple[str, str, list[str], list[str]]] = {
 }
 
 
+_COMPOSE = ["Description", "VAppParent", "InstantiationParams", "SourcedItem", "AllEULAsAccepted"]
+
+
 def _import_document(request: Request, operation: str) -> etree._Element:
     media, root, order, required = _IMPORTS[operation]
     document = request.document(name(root), media, {name(root): [name(tag) for tag in order]})
@@ -399,6 +404,7 @@ def _make_vm(request: Request, document: etree._Element, vapp: VApp, source: dic
     vm_name = _check_name(_text(document, "vmext:VmName") or source["name"], "VmName")
     if any(vm.name == vm_name for vm in vapp.vms):
         raise duplicate(vm_name)
+    _check_quota(request, vapp.vdc, vm_name)
     vm = Vm(
         id=str(uuid.uuid4()),
         name=vm_name,
@@ -417,6 +423,12 @@ def _make_vm(request: Request, document: etree._Element, vapp: VApp, source: dic
         "ResetPasswordRequired": False, "ComputerName": computer_name or fallback,
     }  # fmt: skip
     return vm
+
+
+def _check_quota(request: Request, target: Vdc, vm_name: str) -> None:
+    limit = request.site.vm_quota
+    if limit and sum(len(vapp.vms) for vapp in request.site.vapps.values() if vapp.vdc is target) >= limit:
+        raise quota("VM", limit, f"{vm_name} in the VDC {target.name}")
 
 
 def _finish_import(request: Request, vm: Vm, source: dict[str, Any], *, move: bool) -> None:
@@ -479,6 +491,39 @@ def _new_vapp(request: Request, document: etree._Element, vapp_name: str, *, aut
     )
 
 
+@routes.add("POST", "/api/vdc/{key}/action/composeVApp")
+def compose_vapp(request: Request, key: str) -> Answer:
+    """A vApp without VMs; the simulator composes no others."""
+    target = request.site.vdcs.get(key)
+    if target is None or not _visible_vdc(request, target):
+        raise forbidden(f"urn:vcloud:vdc:{key}")
+    document = request.document(
+        name("ComposeVAppParams"), Media.COMPOSE, {name("ComposeVAppParams"): [name(tag) for tag in _COMPOSE]}
+    )
+    vapp_name = _check_name(document.get("name"), "The attribute name")
+    if any(child.tag == name("SourcedItem") for child in document):
+        raise bad_request("The simulator composes empty vApps only.")
+    if _is_true(document.get("powerOn"), True) or _is_true(document.get("deploy"), True):
+        raise bad_request("A vApp without virtual machines can neither be deployed nor powered on.")
+    if any(vapp.name == vapp_name and vapp.vdc is target for vapp in request.site.vapps.values()):
+        raise duplicate(vapp_name)
+    owner = request.site.system_user if request.user.is_system else request.user
+    vapp = VApp(
+        id=str(uuid.uuid4()),
+        name=vapp_name,
+        description=_text(document, "Description") or "",
+        vdc=target,
+        owner=owner,
+    )
+
+    def work(_: Task) -> None:
+        vapp.state = RESOLVED
+
+    request.site.vapps[vapp.id] = vapp
+    request.site.start(vapp, target.org, request.user, ("vdcComposeVapp", _describe("Composing", vapp)), work)
+    return Answer(201, request.views.vapp(vapp), Media.VAPP, {"Location": request.views.entity_href(vapp)})
+
+
 @routes.add("POST", "/api/admin/extension/vimServer/{key}/importVmAsVApp")
 def import_as_vapp(request: Request, key: str) -> Answer:
     _check_vim_server(request, key)
@@ -515,6 +560,7 @@ def import_vm(request: Request, key: str) -> Answer:
     vm_name = _check_name(_text(document, "vmext:VmName"), "VmName")
     vapp = _new_vapp(request, document, f"{vm_name}-{uuid.uuid4()}", auto=True)
     vm = _make_vm(request, document, vapp, source)
+    vm.description = vapp.description
 
     def work(_: Task) -> None:
         try:
@@ -651,6 +697,8 @@ def get_network_config(request: Request, key: str) -> Answer:
 @routes.add("PUT", "/api/vApp/{key}/networkConfigSection")
 def put_network_config(request: Request, key: str) -> Answer:
     vapp = _only_vapp(request, key)
+    if vapp.auto_nature and request.site.standalone_networks == "attached":
+        raise bad_request("The networks of a standalone virtual machine are those that it is connected to.")
     document = request.document(name("NetworkConfigSection"), Media.NETWORK_CONFIG)
     networks: dict[str, VAppNetwork] = {}
     for element in document.iterfind(name("NetworkConfig")):
@@ -740,6 +788,11 @@ def _connection_change(request: Request, vm: Vm, document: etree._Element) -> Ca
 
     def apply() -> None:
         wanted = []
+        if vm.vapp.auto_nature and site.standalone_networks == "attached":
+            used = {nic.network for nic in nics}
+            vm.vapp.networks = {
+                network_name: _network_for(vm, network_name) for network_name in sorted(used - {"none"})
+            }
         for nic in nics:
             network = vm.vapp.networks.get(nic.network)
             portgroup = None if network is None else (network.parent.portgroup if network.parent else network.portgroup)
@@ -765,6 +818,8 @@ def _nic(request: Request, vm: Vm, element: etree._Element, others: list[Nic], *
         raise bad_request(f"{label}: NetworkConnectionIndex must be 0 or more, and its own")
     network_name = element.get("network", "")
     network = vm.vapp.networks.get(network_name)
+    if network is None and vm.vapp.auto_nature and site.standalone_networks == "attached":
+        network = _network_for(vm, network_name) if network_name in vm.vapp.vdc.networks else None
     if network is None and network_name != "none":
         raise bad_request(
             f"{label}: the vApp {vm.vapp.name} has no network {network_name!r}; "
@@ -799,6 +854,13 @@ def _nic(request: Request, vm: Vm, element: etree._Element, others: list[Nic], *
         connected,
         _address(site, vm, network, mode=mode, given=_text(element, "IpAddress"), label=label),
         _is_true(element.get("needsCustomization")),
+    )
+
+
+def _network_for(vm: Vm, network_name: str) -> VAppNetwork:
+    """The network of a standalone VM's vApp: the one that is there, or the VDC's."""
+    return vm.vapp.networks.get(network_name) or VAppNetwork(
+        network_name, "bridged", vm.vapp.vdc.networks[network_name]
     )
 
 
@@ -893,12 +955,19 @@ def reconfigure(request: Request, key: str) -> Answer:
     description = _text(document, "Description")
     profile_element = _child(document, "StorageProfile")
     profile = None if profile_element is None else _profile_of(request, profile_element, vm.vapp.vdc)
-    hardware = _spec_change(request, vm, _child(document, "VmSpecSection"))
+    specification = _child(document, "VmSpecSection")
+    hardware = _spec_change(request, vm, specification)
+    disk_profiles = _disk_change(request, vm, specification)
+    policy = document.find(f"{name('ComputePolicy')}/{name('VmSizingPolicy')}")
 
     def work(_: Task) -> None:
         for change in changes:
             change()
         vm.name = new_name
+        if disk_profiles is not None:
+            vm.disk_profiles = disk_profiles
+        # a VM whose request names no policy falls back to that of its VDC
+        vm.sizing_policy = DEFAULT_POLICY if policy is None else policy.get("name") or DEFAULT_POLICY
         if description is not None:
             vm.description = description
         if profile is not None:
@@ -922,6 +991,29 @@ def _spec_change(request: Request, vm: Vm, section: etree._Element | None) -> di
     memory = section.find(f"{name('MemoryResourceMb')}/{name('Configured')}")
     if memory is not None:
         wanted["memory_mb"] = int(memory.text or 0)
+    return wanted
+
+
+def _disk_change(request: Request, vm: Vm, section: etree._Element | None) -> dict[int, Profile] | None:
+    """Storage profiles of the disks. One that is not in the list would be deleted; the simulator refuses that."""
+    disks = None if section is None or not _is_true(section.get("Modified")) else _child(section, "DiskSection")
+    if disks is None:
+        return None
+    present = {disk["key"]: disk for disk in (request.site.hardware(vm) or {"disks": []})["disks"]}
+    wanted: dict[int, Profile] = {}
+    listed = set()
+    for element in disks.iterfind(name("DiskSettings")):
+        key = int(_text(element, "DiskId") or 0)
+        if key not in present:
+            raise bad_request(f"DiskSettings: {vm.name} has no disk {key}; it has {sorted(present)}")
+        listed.add(key)
+        if int(_text(element, "SizeMb") or 0) != present[key]["capacity_bytes"] >> 20:
+            raise bad_request(f"DiskSettings: the size of disk {key} differs; the simulator does not change sizes.")
+        reference = _child(element, "StorageProfile")
+        if reference is not None and _is_true(_text(element, "overrideVmDefault")):
+            wanted[key] = _profile_of(request, reference, vm.vapp.vdc)
+    if missing := present.keys() - listed:
+        raise bad_request(f"DiskSection: the disks {sorted(missing)} of {vm.name} would be deleted.")
     return wanted
 
 

@@ -119,4 +119,5 @@ class Media:
     RECORDS = "application/vnd.vmware.vcloud.query.records+xml"
     IMPORT_AS_VAPP = "application/vnd.vmware.admin.importVmAsVAppParams+xml"
     IMPORT_INTO_VAPP = "application/vnd.vmware.admin.importVmIntoExistingVAppParams+xml"
+    COMPOSE = "application/vnd.vmware.vcloud.composeVAppParams+xml"
     IMPORT_VM = "application/vnd.vmware.admin.importVmParams+xml"

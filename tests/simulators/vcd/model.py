@@ -19,12 +19,25 @@ from typing import Any
 from simulators.control import ControlError, VcenterControl
 from simulators.vcd.errors import ApiError, busy
 from simulators.vcd.faults import Faults
+from simulators.vcd.versions import VERSIONS
 
 SYSTEM_ADMINISTRATOR = "System Administrator"
 ORG_ADMINISTRATOR = "Organization Administrator"
 
-FAILED_CREATION, UNRESOLVED, SUSPENDED, POWERED_ON, POWERED_OFF, INCONSISTENT, MIXED = -1, 0, 3, 4, 8, 9, 10
+FAILED_CREATION, UNRESOLVED, RESOLVED, SUSPENDED, POWERED_ON, POWERED_OFF, INCONSISTENT, MIXED = (
+    -1,
+    0,
+    1,
+    3,
+    4,
+    8,
+    9,
+    10,
+)
+DEFAULT_POLICY = "System Default"
+IMPORTED_POLICY = "as imported"
 STATUS_NAMES = {
+    RESOLVED: "RESOLVED",
     FAILED_CREATION: "FAILED_CREATION", UNRESOLVED: "UNRESOLVED", SUSPENDED: "SUSPENDED", POWERED_ON: "POWERED_ON",
     POWERED_OFF: "POWERED_OFF", INCONSISTENT: "INCONSISTENT_STATE", MIXED: "MIXED",
 }  # fmt: skip
@@ -56,6 +69,7 @@ class User:
     role: str
     password: str = field(repr=False)
     api_token: str | None = field(repr=False, default=None)
+    service_token: str | None = field(repr=False, default=None)  # good for one use
 
     @property
     def is_system(self) -> bool:
@@ -164,6 +178,7 @@ class Vm(Entity):
     local_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     deployed: bool = False
     standalone_failed: bool = False
+    sizing_policy: str = IMPORTED_POLICY
 
 
 @dataclass(eq=False)
@@ -223,6 +238,9 @@ class Site:
         self.inventory_lag: float = config["inventory_lag"]
         self.idle_seconds: float = 1800.0
         self.discovery_seconds: float = 180.0
+        self.oldest, self.newest = VERSIONS[0], VERSIONS[-1]
+        self.vm_quota: int = 0  # of each VDC; 0: none
+        self.standalone_networks = "attached"  # or "asked": what a standalone VM's NIC names must be put there before
         self.faults = Faults()
         self.violations: list[str] = []
         self.requests: list[dict[str, Any]] = []
@@ -250,7 +268,9 @@ class Site:
 
     def _add_users(self, org: Org, users: dict[str, Any]) -> None:
         for name, data in users.items():
-            user = User(data["id"], name, org, data["role"], data["password"], data.get("api_token"))
+            user = User(
+                data["id"], name, org, data["role"], data["password"], data.get("api_token"), data.get("service_token")
+            )
             org.users[name] = self.users[user.id] = user
 
     def _add_org(self, name: str, data: dict[str, Any]) -> None:
@@ -280,6 +300,11 @@ class Site:
     def record(self, kind: str, **details: Any) -> None:
         """Note an event; the control endpoint gives them out."""
         self.events.append({"kind": kind, "time": now(), "detail": details})
+
+    @property
+    def versions(self) -> list[tuple[int, int]]:
+        """API versions that are served now, oldest first."""
+        return [version for version in VERSIONS if self.oldest <= version <= self.newest]
 
     # sessions
 
@@ -466,6 +491,13 @@ class Site:
             self.faults.task_error_times -= 1
             if self.faults.task_error_times == 0:
                 del errors[key]
+        if isinstance(message, dict):
+            return ApiError(
+                message.get("status", 500),
+                message.get("minor", "INTERNAL_SERVER_ERROR"),
+                message["message"],
+                tenant=message.get("tenant"),
+            )
         return ApiError(500, "INTERNAL_SERVER_ERROR", message)
 
     def _end(self, task: Task, status: str) -> None:

@@ -19,6 +19,7 @@ import threading
 import time
 import traceback
 import uuid
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from simulators.control import VcenterControl
 from simulators.vcd import cloudapi, legacy
 from simulators.vcd.errors import ApiError
 from simulators.vcd.faults import Faults
-from simulators.vcd.http import VERSIONS, Answer, Request, Route, Routes
+from simulators.vcd.http import Answer, Request, Route, Routes
 from simulators.vcd.markup import Media, el, serialize
 from simulators.vcd.model import Session, Site
 from simulators.vcd.schemas import Judge, folder
@@ -43,7 +44,18 @@ _VERSION = re.compile(r";\s*version=([0-9]+)\.([0-9]+)(?:\.0)?\s*(?:$|[;,])")
 MAX_BODY = 4 << 20
 
 
-def _negotiate(accept: str, family: str) -> tuple[int, int]:
+def _version(value: str) -> tuple[int, int]:
+    major, minor = value.split(".")
+    return int(major), int(minor)
+
+
+_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "task_seconds": float, "inventory_lag": float, "idle_seconds": float, "discovery_seconds": float,
+    "oldest": _version, "newest": _version, "vm_quota": int, "standalone_networks": str,
+}  # fmt: skip
+
+
+def _negotiate(accept: str, family: str, served: list[tuple[int, int]]) -> tuple[int, int]:
     """Give the API version that an Accept header asks for.
 
     Raises:
@@ -53,8 +65,8 @@ def _negotiate(accept: str, family: str) -> tuple[int, int]:
     if match is None:
         raise ApiError(406, "NOT_ACCEPTABLE", f"The request has no API version in its Accept header: {accept!r}")
     version = (int(match[1]), int(match[2]))
-    if version not in VERSIONS:
-        supported = ", ".join(f"{major}.{minor}" for major, minor in VERSIONS)
+    if version not in served:
+        supported = ", ".join(f"{major}.{minor}" for major, minor in served)
         raise ApiError(
             406, "NOT_ACCEPTABLE", f"The API version {match[1]}.{match[2]} is not served; served are {supported}"
         )
@@ -93,7 +105,7 @@ class Application:
         base = f"https://{headers.get('host', 'localhost')}"
         request = Request(
             handler.command, unquote(path), dict(parse_qsl(query)), headers, body, base,
-            self.site, self.judge, VERSIONS[0],
+            self.site, self.judge, self.site.versions[0],
         )  # fmt: skip
         rule = self._injected(request)
         action = rule.get("action") if rule else None
@@ -148,7 +160,7 @@ class Application:
             route, values = self.routes.find(request.method, path)
             values = {key: unquote(value) for key, value in values.items()}
             if path.rstrip("/") != "/api/versions":
-                request.version = _negotiate(request.headers.get("accept", ""), family)
+                request.version = _negotiate(request.headers.get("accept", ""), family, self.site.versions)
             if not route.open:
                 request.session = self._authenticate(request)
             return self._call(route, request, values), family
@@ -251,10 +263,10 @@ class Application:
                     answer = site.events[max(0, after) :]
                 elif call == "PUT settings":
                     for key in data:
-                        if key not in ("task_seconds", "inventory_lag", "idle_seconds", "discovery_seconds"):
-                            raise ValueError(f"no setting {key}")
+                        if key not in _SETTINGS:
+                            raise ValueError(f"no setting {key}; there are {', '.join(_SETTINGS)}")
                     for key, value in data.items():
-                        setattr(site, key, float(value))
+                        setattr(site, key, _SETTINGS[key](value))
                 elif call == "POST expire-sessions":
                     site.sessions.clear()
                 elif call == "GET vapps":
@@ -279,11 +291,13 @@ class Application:
                     "status": site.vm_status(vm, site.hardware(vm)),
                     "deployed": vm.deployed,
                     "storage_profile": vm.profile.name,
+                    "sizing_policy": vm.sizing_policy,
                     "disk_profiles": {str(key): profile.name for key, profile in vm.disk_profiles.items()},
                     "customization": vm.customization,
                     "nics": [vars(nic) for nic in vm.nics],
                     "primary_nic": vm.primary_nic,
                     "metadata": {entry.key: entry.value for entry in vm.metadata.values()},
+                    "metadata_domains": {entry.key: entry.domain for entry in vm.metadata.values()},
                 }
                 for vm in vapp.vms
             ]
@@ -301,6 +315,7 @@ class Application:
                         for name, network in vapp.networks.items()
                     },
                     "metadata": {entry.key: entry.value for entry in vapp.metadata.values()},
+                    "auto_nature": vapp.auto_nature,
                     "busy": vapp.task is not None and not vapp.task.is_over,
                     "vms": vms,
                 }

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,11 @@ _CONTROLLERS = {  # vSphere class → OVF resource type and sub-type, VCD's Adap
     "VirtualAHCIController": (20, "vmware.sata.ahci", "6", "20"),
     "VirtualNVMEController": (20, "vmware.nvme.controller", "7", "20"),
 }
+
+
+def info_text(text: str) -> etree._Element:
+    """An ovf:Info with a text."""
+    return el("ovf:Info", None, text)
 
 
 def info(section: str) -> etree._Element:
@@ -105,14 +111,20 @@ class Views:
         )
 
     def error(self, error: ApiError, tag: str = "Error") -> etree._Element:
+        if tag == "TenantError" or not self.is_system:
+            error = error.for_tenants()
         attributes: dict[str, object] = {
             "majorErrorCode": error.status,
             "minorErrorCode": error.minor,
             "message": error.message,
         }
-        if self.is_system and tag == "Error" and error.status >= 500:
-            attributes["stackTrace"] = "com.vmware.vcloud.simulated.Trace"
-        return el(tag, attributes)
+        tenant = None
+        if self.is_system and tag == "Error":
+            if error.status >= 500:
+                attributes["stackTrace"] = "com.vmware.vcloud.simulated.Trace"
+            if error.tenant is not None:
+                tenant = self.error(error, "TenantError")
+        return el(tag, attributes, tenant)
 
     # sessions and roots
 
@@ -380,7 +392,7 @@ class Views:
         error = None
         if task.error is not None:
             error = self.error(task.error)
-            if self.is_system:
+            if self.is_system and task.error.tenant is None:
                 error.append(self.error(task.error, "TenantError"))
         expiry = datetime.datetime.fromisoformat(task.started) + datetime.timedelta(days=90)
         href = self.href(f"task/{task.id}")
@@ -717,9 +729,13 @@ class Views:
                 el("ovf:Info", None, "Specifies the operating system installed"),
                 el("ovf:Description", None, view["guest_id"]),
             )
+            tools = view.get("tools_version") if view["power"] == "poweredOn" else None
             sections = [
                 self.hardware(vm, view),
                 operating_system,
+                el("RuntimeInfoSection", None, info_text("Runtime info"), el("VMWareTools", {"version": tools}))
+                if tools
+                else None,
                 self.network_connections(vm),
                 self.customization(vm),
                 self.vm_spec(vm, view),
@@ -765,8 +781,18 @@ class Views:
                     "id": f"urn:vcloud:vdcstorageProfile:{vm.profile.id}",
                 },
             ),
+            el(
+                "ComputePolicy",
+                None,
+                el("VmSizingPolicy", {"href": self._policy_href(vm.sizing_policy), "name": vm.sizing_policy}),
+                el("VmSizingPolicyFinal", None, False),
+            ),
             boot,
         )
+
+    def _policy_href(self, name: str) -> str:
+        key = uuid.uuid5(uuid.NAMESPACE_DNS, name)
+        return f"{self.base}/cloudapi/2.0.0/vdcComputePolicies/urn:vcloud:vdcComputePolicy:{key}"
 
     def _vim_info(self, vm: Vm) -> etree._Element:
         def reference(tag: str, moref: str, kind: str) -> etree._Element:
