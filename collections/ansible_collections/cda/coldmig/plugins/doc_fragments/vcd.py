@@ -35,9 +35,18 @@ options:
     type: str
   vcd_api_token:
     description:
-      - API token, in place of O(vcd_user) and O(vcd_password).
+      - API token, in place of O(vcd_user) and O(vcd_password). Needs API version 36.1 (Cloud Director 10.3.1).
       - If not set, the environment variable E(VCD_API_TOKEN) is used.
     type: str
+  vcd_service_account_path:
+    description:
+      - File with the token of a service account, in place of O(vcd_user) and O(vcd_password). A JSON object with
+        C(refresh_token), as other tools for Cloud Director write it.
+      - Each use of the token brings the next one, so the file is written again, and its folder must be writable. Runs
+        side by side on one host may share it; runs on several hosts need a service account each.
+      - Needs API version 37.0 (Cloud Director 10.4).
+      - If not set, the environment variable E(VCD_SERVICE_ACCOUNT_PATH) is used.
+    type: path
   vcd_validate_certs:
     description:
       - Whether the certificate of Cloud Director is verified. Without it anybody on the way can read the password.

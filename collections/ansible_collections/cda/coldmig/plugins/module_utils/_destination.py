@@ -41,6 +41,7 @@ def vcd_options() -> dict[str, t.Any]:
         "vcd_user": {"type": "str", "fallback": (env_fallback, ["VCD_USER"])},
         "vcd_password": {"type": "str", "no_log": True, "fallback": (env_fallback, ["VCD_PASSWORD"])},
         "vcd_api_token": {"type": "str", "no_log": True, "fallback": (env_fallback, ["VCD_API_TOKEN"])},
+        "vcd_service_account_path": {"type": "path", "fallback": (env_fallback, ["VCD_SERVICE_ACCOUNT_PATH"])},
         "vcd_validate_certs": {"type": "bool", "default": True, "fallback": (env_fallback, ["VCD_VALIDATE_CERTS"])},
         "vcd_ca_path": {"type": "path", "fallback": (env_fallback, ["VCD_CA_PATH"])},
     }

@@ -11,7 +11,6 @@ request id then begins; errors name it, so that they can be found in VCD's logs.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import re
@@ -20,11 +19,12 @@ import typing as t
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_xml as xml
-from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError, InputError, ProtocolError
+from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError, ProtocolError
 from ansible_collections.cda.coldmig.plugins.module_utils._http import (
+    IDEMPOTENT,
     LARGEST_BODY,
     HttpClient,
     Response,
@@ -33,6 +33,15 @@ from ansible_collections.cda.coldmig.plugins.module_utils._http import (
     ca_file,
     server_url,
 )
+from ansible_collections.cda.coldmig.plugins.module_utils._vcd_errors import (
+    BUSY,
+    DUPLICATE_NAME,
+    DestinationError,
+    TaskFailedError,
+    VcdError,
+    is_uncertain,
+)
+from ansible_collections.cda.coldmig.plugins.module_utils._vcd_login import SYSTEM, Credentials, header, log_in
 
 if t.TYPE_CHECKING:
     import requests
@@ -42,31 +51,22 @@ NEWEST = (39, 1)
 PAGE = 128
 POLL_FIRST = 0.5
 POLL_LONGEST = 5.0
-BUSY = "BUSY_ENTITY"
-DUPLICATE_NAME = "DUPLICATE_NAME"
-SYSTEM = "System"
+ATTEMPTS = 6
+"""How often a request that may be repeated is sent while the server has trouble of its own."""
+
+__all__ = [
+    "BUSY",
+    "DUPLICATE_NAME",
+    "SYSTEM",
+    "DestinationError",
+    "Session",
+    "TaskFailedError",
+    "Vcd",
+    "VcdError",
+    "is_uncertain",
+]
 
 T = t.TypeVar("T")
-
-
-class VcdError(ColdmigError):
-    """Cloud Director refused, or did not do what it was asked for."""
-
-    def __init__(
-        self, message: str, *, status: int | None = None, minor: str = "", request_id: str | None = None
-    ) -> None:
-        super().__init__(message + (f" [request {request_id}]" if request_id else ""))
-        self.status = status
-        self.minor = minor
-        self.request_id = request_id
-
-    def details(self) -> dict[str, t.Any]:
-        found = {"http_status": self.status, "vcd_error": self.minor or None, "vcd_request_id": self.request_id}
-        return {name: value for name, value in found.items() if value is not None}
-
-
-class TaskFailedError(VcdError):
-    """A task ended otherwise than well."""
 
 
 def entity_id(href: str) -> str:
@@ -122,8 +122,9 @@ class _Transport(HttpClient):
         headers: Mapping[str, str],
         data: bytes | None,
         params: Mapping[str, str] | None,
+        repeatable: bool | None = None,
     ) -> Response:
-        with self._send(method, path, params=params, data=data, headers=headers) as answer:
+        with self._send(method, path, params=params, data=data, headers=headers, idempotent=repeatable) as answer:
             url = str(answer.url).partition("?")[0]
             return Response(method, url, answer.status_code, dict(answer.headers), _read(answer, method, url))
 
@@ -140,18 +141,15 @@ def _read(answer: requests.Response, method: str, url: str) -> bytes:
 class Vcd:
     """A session with Cloud Director; a context manager.
 
-    *org* is ``System`` for the provider. Either *user* and *password* or *api_token*. *busy_timeout* (seconds) bounds
-    how long a request waits for an entity that is busy with something else. *sleep* and *clock* are for tests.
+    *busy_timeout* (seconds) bounds how long a request waits for an entity that is busy with something else. *sleep* and
+    *clock* are for tests.
     """
 
     def __init__(
         self,
         url: str,
-        org: str,
+        credentials: Credentials,
         *,
-        user: str | None = None,
-        password: str | None = None,
-        api_token: str | None = None,
         validate_certs: bool = True,
         ca_path: str | None = None,
         timeout: float = 60.0,
@@ -159,13 +157,10 @@ class Vcd:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if api_token is None and (user is None or password is None):
-            raise InputError("vcd_user", user, "needed together with vcd_password, unless vcd_api_token is given")
         self.url = server_url("vcd_url", url)
-        self._org = org
-        self._login = (user, password, api_token)
+        self._credentials = credentials
         verify: bool | str = ca_file("vcd_ca_path", ca_path) if validate_certs else False
-        self._http = _Transport(self.url, verify=verify, timeout=timeout, sleep=sleep)
+        self._http = _Transport(self.url, verify=verify, timeout=timeout, attempts=ATTEMPTS, sleep=sleep)
         self._busy_timeout = busy_timeout
         self._sleep = sleep
         self._clock = clock
@@ -179,10 +174,13 @@ class Vcd:
         """From the options of a module (``vcd_options``)."""
         return cls(
             options["vcd_url"],
-            options["vcd_org"],
-            user=options["vcd_user"],
-            password=options["vcd_password"],
-            api_token=options["vcd_api_token"],
+            Credentials(
+                options["vcd_org"],
+                user=options["vcd_user"],
+                password=options["vcd_password"],
+                api_token=options["vcd_api_token"],
+                service_account=options["vcd_service_account_path"],
+            ),
             validate_certs=options["vcd_validate_certs"],
             ca_path=options["vcd_ca_path"],
             busy_timeout=busy_timeout,
@@ -202,37 +200,22 @@ class Vcd:
         answer = self._exchange("GET", "/api/versions", {"Accept": "application/*+xml"})
         self._require_success(answer, "reading the API versions")
         self.version = choose_version(_read_xml(xml.read_versions, answer))
-        user, password, api_token = self._login
-        provider = self._org.lower() == SYSTEM.lower()
-        if api_token is not None:
-            scope = "provider" if provider else f"tenant/{quote(self._org, safe='')}"
-            form = urlencode({"grant_type": "refresh_token", "refresh_token": api_token}).encode()
-            answer = self._exchange(
-                "POST",
-                f"/oauth/{scope}/token",
-                {"Accept": self._json, "Content-Type": "application/x-www-form-urlencoded"},
-                form,
-            )
-            self._require_login(answer, "the API token")
-            self._token = str(_read_json(answer).get("access_token") or "")
-        else:
-            path = "/cloudapi/1.0.0/sessions" + ("/provider" if provider else "")
-            secret = base64.b64encode(f"{user}@{self._org}:{password}".encode()).decode()
-            answer = self._exchange("POST", path, {"Accept": self._json, "Authorization": f"Basic {secret}"}, b"")
-            self._require_login(answer, f"user {user!r} with this password")
-            self._token = _header(answer, "X-VMWARE-VCLOUD-ACCESS-TOKEN")
-        if not self._token:
-            raise ProtocolError("the answer to the login has no access token", method="POST", url=answer.url)
-        self._http.set_header("Authorization", f"Bearer {self._token}")
+        self._open()
 
-    def _require_login(self, answer: Response, what: str) -> None:
-        if answer.status in (400, 401, 403):
-            raise VcdError(
-                f"VCD {self.url} does not accept {what} in organization {self._org!r}",
-                status=answer.status,
-                request_id=_request_id(answer),
-            )
-        self._require_success(answer, "logging in")
+    def _open(self) -> None:
+        """A session; one that VCD has ended is replaced. Nothing is done by a login that could be done twice."""
+
+        def ask(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Response:
+            attempt = 1
+            while True:
+                answer = self._exchange(method, path, headers, body, repeatable=True)
+                if answer.status < 500 or attempt == ATTEMPTS:
+                    return answer
+                self._sleep(backoff(attempt))
+                attempt += 1
+
+        self._token = log_in(ask, self.url, self.version, self._credentials, stale=self._token)
+        self._http.set_header("Authorization", f"Bearer {self._token}")
 
     def session(self) -> Session:
         """Who is logged in."""
@@ -241,10 +224,10 @@ class Vcd:
 
     def close(self) -> None:
         """Log out, as far as VCD still listens."""
-        if self._token is not None:
+        if self._token is not None and not self._credentials.shared:
             with contextlib.suppress(ColdmigError):
                 self._exchange("DELETE", "/cloudapi/1.0.0/sessions/current", {"Accept": self._json})
-            self._token = None
+        self._token = None
         self._http.close()
 
     # -- requests
@@ -261,6 +244,7 @@ class Vcd:
         data: bytes | None = None,
         *,
         params: Mapping[str, str] | None = None,
+        repeatable: bool | None = None,
     ) -> Response:
         self._requests += 1
         request_id = f"{self._run}-{self._requests}"
@@ -270,6 +254,7 @@ class Vcd:
             headers={**headers, "X-VMWARE-VCLOUD-CLIENT-REQUEST-ID": request_id},
             data=data,
             params=params,
+            repeatable=repeatable,
         )
 
     def _require_success(self, answer: Response, what: str) -> None:
@@ -286,30 +271,76 @@ class Vcd:
             status=answer.status,
             minor=info.minor if info is not None else "",
             request_id=_request_id(answer),
+            tenant=self._for_tenants(info),
         )
 
-    def api(self, method: str, href: str, *, what: str, media: str | None = None, body: bytes | None = None) -> bytes:
-        """A request on ``/api``; *href* is a path or an address that VCD gave. *what* begins the error's text.
+    def _for_tenants(self, info: xml.ErrorInfo | None) -> str | None:
+        """What VCD tells the tenant: its text for tenants, or all that it tells a tenant's own session."""
+        if info is None:
+            return None
+        return info.tenant or (None if self._credentials.is_provider else info.message) or None
 
-        An entity that is busy is waited for: VCD answers that with status 400, and has done nothing.
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        what: str,
+        params: Mapping[str, str] | None = None,
+        repeatable: bool | None = None,
+    ) -> Response:
+        """A request with everything that passes by itself waited for.
+
+        An entity that is busy: VCD answers that with status 400, and has done nothing. A session that has ended: a new
+        one is opened, once. Trouble of the server: only where the request may be repeated (GET, PUT, DELETE, or as
+        *repeatable* says).
         """
-        headers = {"Accept": f"application/*+xml;version={self.version}"}
-        if media is not None:
-            headers["Content-Type"] = f"{media};version={self.version}"
         deadline = self._clock() + self._busy_timeout
-        attempt = 1
+        may_repeat = method in IDEMPOTENT if repeatable is None else repeatable
+        attempt = troubles = 1
+        reopened = False
         while True:
-            answer = self._exchange(method, self._checked(href), headers, body)
+            answer = self._exchange(method, path, headers, body, params=params, repeatable=repeatable)
             try:
                 self._require_success(answer, what)
             except VcdError as error:
                 wait = backoff(attempt)
-                if error.minor != BUSY or self._clock() + wait > deadline:
+                attempt += 1
+                if error.busy:
+                    if self._clock() + wait > deadline:
+                        raise
+                elif error.status == 401 and self._token is not None and not reopened:
+                    self._open()
+                    reopened = True
+                    continue
+                elif error.passing and may_repeat and troubles < ATTEMPTS:
+                    troubles += 1
+                else:
                     raise
                 self._sleep(wait)
-                attempt += 1
             else:
-                return answer.body
+                return answer
+
+    def api(
+        self,
+        method: str,
+        href: str,
+        *,
+        what: str,
+        media: str | None = None,
+        body: bytes | None = None,
+        repeatable: bool | None = None,
+    ) -> bytes:
+        """A request on ``/api``; *href* is a path or an address that VCD gave. *what* begins the error's text.
+
+        *repeatable* says of a POST that it may be sent again when it is not known whether it was done.
+        """
+        headers = {"Accept": f"application/*+xml;version={self.version}"}
+        if media is not None:
+            headers["Content-Type"] = f"{media};version={self.version}"
+        return self._ask(method, self._checked(href), headers, body, what=what, repeatable=repeatable).body
 
     def _checked(self, href: str) -> str:
         """Only addresses of this VCD: the token must not go anywhere else, whatever an answer says."""
@@ -323,9 +354,7 @@ class Vcd:
         self, method: str, path: str, *, what: str, params: Mapping[str, str] | None = None
     ) -> dict[str, t.Any]:
         """A request on ``/cloudapi``, decoded."""
-        answer = self._exchange(method, f"/cloudapi{path}", {"Accept": self._json}, params=params)
-        self._require_success(answer, what)
-        return _read_json(answer)
+        return _read_json(self._ask(method, f"/cloudapi{path}", {"Accept": self._json}, what=what, params=params))
 
     def read(self, reader: Callable[[bytes], T], href: str, *, what: str) -> T:
         """GET an entity and read it with one of ``_vcd_xml``'s readers."""
@@ -366,11 +395,14 @@ class Vcd:
             records = list(self.query(kind, what=what))
         return (record for record in records if record.get(attribute) == value)
 
-    def cloudapi_items(self, path: str, *, what: str) -> Iterator[dict[str, t.Any]]:
-        """All items of a ``/cloudapi`` list."""
+    def cloudapi_items(self, path: str, *, what: str, condition: str | None = None) -> Iterator[dict[str, t.Any]]:
+        """All items of a ``/cloudapi`` list. *condition* is a FIQL filter, see ``equals``."""
         page, pages = 1, 1
         while page <= pages:
-            answer = self.cloudapi("GET", path, what=what, params={"page": str(page), "pageSize": str(PAGE)})
+            parameters = {"page": str(page), "pageSize": str(PAGE)}
+            if condition is not None:
+                parameters["filter"] = condition
+            answer = self.cloudapi("GET", path, what=what, params=parameters)
             yield from answer.get("values") or ()
             pages = int(answer.get("pageCount") or 0)
             page += 1
@@ -386,16 +418,32 @@ class Vcd:
         timeout: float,
         media: str | None = None,
         body: bytes | None = None,
+        repeatable: bool | None = None,
     ) -> None:
-        """A request that answers with a task, and the task's end."""
-        answer = self.api(method, href, what=what, media=media, body=body)
-        if not answer.strip():
-            return
-        try:
-            task = xml.read_task(answer)
-        except xml.XmlError as error:
-            raise ProtocolError(f"{what}: {error}", method=method, url=href) from error
-        self.wait_for(task, what=what, timeout=timeout)
+        """A request that answers with a task, and the task's end.
+
+        Begun again when the task finds something busy that the request did not (a network, for example).
+        """
+        deadline = self._clock() + self._busy_timeout
+        attempt = 1
+        while True:
+            answer = self.api(method, href, what=what, media=media, body=body, repeatable=repeatable)
+            if not answer.strip():
+                return
+            try:
+                task = xml.read_task(answer)
+            except xml.XmlError as error:
+                raise ProtocolError(f"{what}: {error}", method=method, url=href) from error
+            try:
+                self.wait_for(task, what=what, timeout=timeout)
+            except TaskFailedError as error:
+                wait = backoff(attempt)
+                if not error.busy or self._clock() + wait > deadline:
+                    raise
+                self._sleep(wait)
+                attempt += 1
+            else:
+                return
 
     def wait_for(self, task: xml.Task, *, what: str, timeout: float) -> None:
         """Wait for a task's end. Raises TaskFailedError, or VcdError when it does not end within *timeout* seconds."""
@@ -412,15 +460,12 @@ class Vcd:
             raise TaskFailedError(
                 f"{what}: {info if info is not None else f'the task was {task.status}'}",
                 minor=info.minor if info is not None else "",
+                tenant=self._for_tenants(info),
             )
 
 
-def _header(answer: Response, name: str) -> str | None:
-    return next((value for key, value in answer.headers.items() if key.lower() == name.lower()), None)
-
-
 def _request_id(answer: Response) -> str | None:
-    return _header(answer, "X-VMWARE-VCLOUD-REQUEST-ID")
+    return header(answer, "X-VMWARE-VCLOUD-REQUEST-ID")
 
 
 def _read_xml(reader: Callable[[bytes], T], answer: Response) -> T:

@@ -9,12 +9,16 @@ module: vcd_vm
 short_description: Bring the VM of a cold migration into Cloud Director and finish the migration
 version_added: 0.1.0
 description:
-  - Makes VMware Cloud Director take over the VM that M(cda.coldmig.vcenter_vm) made, by move, into a vApp of its own or
-    into one that is there. Then it connects the networks, turns guest customization off, sets names, metadata and
-    owner, powers the VM on if the migration asks for it, and tells the gateway that the migration is finished.
-  - VDC, storage profile, networks and vApp come from the destination of the migration. They are looked up before
-    anything is changed.
+  - Makes VMware Cloud Director take over the VM that M(cda.coldmig.vcenter_vm) made, by move, into a vApp of its own,
+    into one that other VMs use as well, or without one. Then it connects the networks, turns guest customization off,
+    sets names, storage profiles, metadata and owner, powers the VM on if the migration asks for it and sees that it
+    runs, and tells the gateway that the migration is finished.
+  - VDC, storage profiles, networks, vApp, owner and metadata come from the destination of the migration. They are
+    looked up before anything is changed.
   - What an earlier run made is found by the migration's id and continued. A failed import leaves no vApp behind.
+  - What passes by itself is waited for (entities that are busy, trouble of the server, a session that has ended). An
+    import whose answer never came is looked for before it is sent again.
+  - Runs side by side on one host change a vApp one after the other.
   - The VM of a finished migration is its owner's; nothing of it is changed any more.
 author:
   - CDA cold migration maintainers (@cda)
@@ -59,10 +63,18 @@ options:
     type: str
   owner:
     description:
-      - Name of the user of the organization who becomes the owner of the vApp.
-      - Without it the owner is C(system), and only administrators of the organization see the vApp.
+      - Name of the user of the organization who becomes the owner of the vApp, if the destination names none.
+      - Without both the owner is C(system), and only administrators of the organization see the vApp.
       - Not used with a vApp that was there before.
     type: str
+  disk_keys:
+    description:
+      - Device keys in vCenter of the VM's disks, in the order of the migration's disks.
+      - With them a disk's own storage profile is already part of the import. Without them such disks are found by their
+        places on the controllers, and moved after it.
+    type: list
+    elements: str
+    default: []
   wait_timeout:
     description:
       - Seconds to wait for each thing that Cloud Director does. An import that is only slow goes on, and the next run
@@ -118,6 +130,19 @@ vm:
       type: str
       returned: unless it would be made
       sample: gold
+    sizing_policy:
+      description: Name of the sizing policy, V(null) if Cloud Director names none.
+      type: str
+      returned: unless it would be made
+      sample: System Default
+    disks:
+      description: The disks in the order of their controllers.
+      type: list
+      elements: dict
+      returned: unless it would be made
+      sample:
+        - id: "2000"
+          own_storage_profile: false
     nics:
       description: The NICs in the order of the source.
       type: list
@@ -132,7 +157,10 @@ vm:
           mac: "00:50:56:01:00:01"
           adapter: VMXNET3
 vapp:
-  description: The vApp that the VM is in.
+  description:
+    - The vApp that the VM is in.
+    - A VM without a vApp has one that Cloud Director made for itself and does not show; in check mode its name is
+      V(null).
   returned: success
   type: dict
   sample:
@@ -144,6 +172,13 @@ migration:
   description: The migration as the gateway has it now, described at M(cda.coldmig.migration_info).
   returned: success
   type: dict
+tenant_msg:
+  description:
+    - What a tenant may read of the failure. C(msg) is for the provider and may name hosts, datastores and objects of
+      vCenter.
+  returned: failure, if Cloud Director refused or failed
+  type: str
+  sample: Not enough room in the storage profile [request coldmig-4f6c-12]
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -162,9 +197,10 @@ def main() -> None:
             "moid": {"type": "str"},
             "vcenter": {"type": "str"},
             "owner": {"type": "str"},
+            "disk_keys": {"type": "list", "elements": "str", "default": []},
             "wait_timeout": {"type": "int", "default": 1800},
         },
-        required_one_of=[("vcd_password", "vcd_api_token")],
+        required_one_of=[("vcd_password", "vcd_api_token", "vcd_service_account_path")],
         required_together=[("vcd_user", "vcd_password")],
         supports_check_mode=True,
     )

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_vm as vv
+from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_config as vc
+from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_target as vt
 from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_xml as vx
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import InputError, ProtocolError
 from ansible_collections.cda.coldmig.plugins.module_utils._http import Response
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd import (
+    DestinationError,
     TaskFailedError,
     Vcd,
     VcdError,
@@ -18,6 +20,7 @@ from ansible_collections.cda.coldmig.plugins.module_utils._vcd import (
     equals,
     same_entity,
 )
+from ansible_collections.cda.coldmig.plugins.module_utils._vcd_login import Credentials
 
 NS = 'xmlns="http://www.vmware.com/vcloud/v1.5"'
 BUSY = f'<Error {NS} majorErrorCode="400" minorErrorCode="BUSY_ENTITY" message="busy with VAPP_UPDATE_VM"/>'
@@ -33,7 +36,14 @@ class Wire:
         self.headers: dict[str, str] = {}
 
     def exchange(
-        self, method: str, path: str, *, headers: Mapping[str, str], data: bytes | None, params: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str],
+        data: bytes | None,
+        params: Any,
+        repeatable: bool | None = None,
     ) -> Response:
         self.asked.append((method, path, headers, data))
         status, body, *extra = self.answers.pop(0)
@@ -61,10 +71,14 @@ class Clock:
         return self.now
 
 
-def client(*answers: tuple[int, str] | tuple[int, str, dict[str, str]], **options: Any) -> tuple[Vcd, Wire, Clock]:
+PASSWORD = Credentials("System", user="administrator", password="secret")
+
+
+def client(
+    *answers: tuple[int, str] | tuple[int, str, dict[str, str]], login: Credentials = PASSWORD, **options: Any
+) -> tuple[Vcd, Wire, Clock]:
     clock = Clock()
-    login = {"user": "administrator", "password": "secret"}
-    vcd = Vcd(URL, "System", sleep=clock.sleep, clock=clock, **{**login, **options})
+    vcd = Vcd(URL, login, sleep=clock.sleep, clock=clock, **options)
     wire = Wire(*answers)
     vcd._http = wire  # type: ignore[assignment]
     vcd.version = "38.1"
@@ -102,7 +116,11 @@ def test_provider_and_tenant_log_in_at_cloudapi() -> None:
 
 
 def test_api_token_is_exchanged_and_never_in_a_url() -> None:
-    vcd, wire, _unused = client((200, versions("38.1")), (200, json.dumps({"access_token": "jwt"})), api_token="t0ken")
+    vcd, wire, _unused = client(
+        (200, versions("38.1")),
+        (200, json.dumps({"access_token": "jwt"})),
+        login=Credentials("System", api_token="t0ken"),
+    )
     vcd.login()
     _unused, path, _unused, body = wire.asked[1]
     assert path == "/oauth/provider/token"
@@ -125,7 +143,7 @@ def test_wrong_server_is_suspected_when_the_answer_is_no_xml() -> None:
 
 def test_credentials_are_demanded() -> None:
     with pytest.raises(InputError, match="vcd_user"):
-        Vcd(URL, "System", user="only")
+        Credentials("System", user="only")
 
 
 def test_busy_entity_is_tried_again_although_its_status_is_400() -> None:
@@ -150,6 +168,7 @@ def test_other_refusal_is_not_repeated_and_names_the_request() -> None:
     assert len(wire.asked) == 1
     assert caught.value.details() == {
         "http_status": 400, "vcd_error": "BAD_REQUEST", "vcd_request_id": "coldmig-1-abc",
+        "tenant_msg": "Cloud Director could not do it (BAD_REQUEST) [request coldmig-1-abc]",
     }  # fmt: skip
 
 
@@ -243,25 +262,25 @@ def migration(networks: list[dict[str, Any]], nics: int = 2) -> Any:
 
 
 def test_each_nic_gets_its_entry_and_those_without_arrive_disconnected() -> None:
-    first, second = vv.wanted_nics(migration([{"ip_mode": "MANUAL", "ip": "10.0.0.1"}]), ())
+    first, second = vc.wanted_nics(migration([{"ip_mode": "MANUAL", "ip": "10.0.0.1"}]), ())
     assert first == vx.Nic(0, "n", connected=True, mode="MANUAL", ip="10.0.0.1", adapter="E1000E")
     assert second == vx.Nic(1, adapter="E1000E")
 
 
 def test_mac_is_kept_only_where_asked_and_vcd_s_own_stays_otherwise() -> None:
     current = (vx.Nic(0, mac="00:50:56:01:00:01"), vx.Nic(1, mac="00:50:56:01:00:02"))
-    first, second = vv.wanted_nics(migration([{"keep_mac": True}, {}]), current)
+    first, second = vc.wanted_nics(migration([{"keep_mac": True}, {}]), current)
     assert (first.mac, second.mac) == ("52:54:00:aa:00:00", "00:50:56:01:00:02")
 
 
 def test_more_entries_than_nics_make_no_nics() -> None:
-    assert len(vv.wanted_nics(migration([{}, {}, {}], nics=1), ())) == 1
+    assert len(vc.wanted_nics(migration([{}, {}, {}], nics=1), ())) == 1
 
 
 def test_address_that_vcd_assigned_is_no_difference() -> None:
     wanted = vx.Nic(0, "n", connected=True, mode="POOL", mac="00:50:56:01:00:01", adapter="VMXNET3")
     current = vx.Nic(0, "n", connected=True, mode="POOL", ip="10.0.0.9", mac="00:50:56:01:00:01", adapter="VMXNET3")
-    assert vv.comparable(wanted) == vv.comparable(current)
+    assert vc.comparable(wanted) == vc.comparable(current)
 
 
 def test_vcenter_is_found_by_name_host_or_uuid() -> None:
@@ -271,8 +290,8 @@ def test_vcenter_is_found_by_name_host_or_uuid() -> None:
     body = f"<QueryResultRecords {NS}>" + record.format(1, URL) + record.format(2, URL) + "</QueryResultRecords>"
     for name in ("vc-2", "VC2.example.com", "u-2"):
         vcd, _unused, _unused = client((200, body))
-        assert vv.find_vcenter(vcd, name) == vx.Reference("vc-2", f"{URL}/api/v/2")
+        assert vt.find_vcenter(vcd, name) == vx.Reference("vc-2", f"{URL}/api/v/2")
     for name in (None, "vc-3"):
         vcd, _unused, _unused = client((200, body))
-        with pytest.raises(vv.DestinationError, match="'vc-1', 'vc-2'"):
-            vv.find_vcenter(vcd, name)
+        with pytest.raises(DestinationError, match="'vc-1', 'vc-2'"):
+            vt.find_vcenter(vcd, name)

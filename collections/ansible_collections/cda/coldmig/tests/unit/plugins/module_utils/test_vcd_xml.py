@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_bodies as vb
 from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_xml as vx
 
 REPOSITORY = Path(__file__).resolve().parents[8]
@@ -25,6 +26,9 @@ EXTERNAL = {
     "http://schemas.dmtf.org/ovf/environment/1/dsp8027_1.1.0.xsd": "ovf1.1/dsp8027_1.1.0.xsd",
     "http://www.vmware.com/schema/ovf.xsd": "ovf1.1/ovf-vmware.xsd",
 }
+
+
+NEWER = ("ComputePolicy", "IpType")
 
 
 @functools.cache
@@ -51,18 +55,23 @@ def check(body: bytes) -> None:
         pytest.skip(f"VCD schemas are absent at {SCHEMAS} (set COLDMIG_VCD_SCHEMAS)")
     from lxml import etree
 
-    schema.assertValid(etree.fromstring(body))
+    document = etree.fromstring(body)
+    for newer in NEWER:  # than the schemas, which are those of 9.1
+        for element in document.iterfind(f".//{{http://www.vmware.com/vcloud/v1.5}}{newer}"):
+            element.getparent().remove(element)
+    schema.assertValid(document)
 
 
-AS_VAPP = {
-    "name": "erp-db-01",
-    "vm_name": "erp-db-01",
-    "computer_name": "erp-db-01",
-    "vm_moref": "vm-42",
-    "vdc": "https://vcd/api/vdc/1",
-    "storage_profile": "https://vcd/api/vdcStorageProfile/2",
-    "description": "a < b & c",
-}
+IMPORT = vb.Import(
+    vm_name="erp-db-01",
+    computer_name="erp-db-01",
+    moref="vm-42",
+    storage_profile="https://vcd/api/vdcStorageProfile/2",
+    description="a < b & c",
+    disks={"2001": "https://vcd/api/vdcStorageProfile/3", "16000": "https://vcd/api/vdcStorageProfile/4"},
+)
+PLAIN = vb.Import("erp-db-01", "erp-db-01", "vm-42", None, "")
+VDC = "https://vcd/api/vdc/1"
 NICS = (
     vx.Nic(0, "prod", connected=True, mode="MANUAL", ip="10.0.0.7", mac="52:54:00:00:00:01", adapter="VMXNET3"),
     vx.Nic(1),
@@ -74,24 +83,44 @@ SECTION = b"""<NetworkConfigSection xmlns="http://www.vmware.com/vcloud/v1.5"
     <Configuration><FenceMode>isolated</FenceMode></Configuration><IsDeployed>false</IsDeployed></NetworkConfig>
 </NetworkConfigSection>"""
 
+VM = b"""<Vm xmlns="http://www.vmware.com/vcloud/v1.5" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1" name="old"
+ href="https://vcd/api/vApp/vm-1" status="8"><Link rel="up" href="https://vcd/api/vApp/vapp-1"
+  type="application/vnd.vmware.vcloud.vApp+xml"/><Description>d</Description>
+ <VmSpecSection Modified="false"><ovf:Info>spec</ovf:Info><NumCpus>2</NumCpus><MediaSection/>
+  <DiskSection>
+   <DiskSettings><DiskId>2001</DiskId><SizeMb>10</SizeMb><UnitNumber>1</UnitNumber><BusNumber>0</BusNumber>
+    <AdapterType>5</AdapterType><ThinProvisioned>true</ThinProvisioned></DiskSettings>
+   <DiskSettings><DiskId>2000</DiskId><SizeMb>20</SizeMb><UnitNumber>0</UnitNumber><BusNumber>0</BusNumber>
+    <AdapterType>5</AdapterType><ThinProvisioned>true</ThinProvisioned>
+    <StorageProfile href="https://vcd/api/vdcStorageProfile/2" name="gold"/><overrideVmDefault>false</overrideVmDefault>
+   </DiskSettings>
+  </DiskSection><HardwareVersion>vmx-19</HardwareVersion></VmSpecSection>
+ <StorageProfile href="https://vcd/api/vdcStorageProfile/2" name="gold"/>
+ <ComputePolicy><Link rel="down" href="https://vcd/x"/><VmSizingPolicy href="https://vcd/s/1" name="large"/>
+ </ComputePolicy>
+</Vm>"""
+
 BODIES = {
-    "import as vApp": vx.import_as_vapp(**AS_VAPP),
-    "import as vApp, default storage profile": vx.import_as_vapp(**{**AS_VAPP, "storage_profile": None}),
-    "import into vApp": vx.import_into_vapp(
-        vm_name="v", computer_name="v", vm_moref="vm-1", vapp="https://vcd/api/vApp/1",
-        storage_profile="https://vcd/p", description="d",
-    ),
-    "network connections": vx.network_connections(NICS),
-    "no network connections": vx.network_connections(()),
-    "customization off": vx.customization_off("erp-db-01"),
-    "metadata": vx.metadata({"coldmig.id": "4f6c", "coldmig.source": "10.0.0.1"}),
-    "owner": vx.owner("https://vcd/api/admin/user/1"),
-    "rename": vx.rename_vm("new", "text"),
-    "undeploy": vx.undeploy(),
-    "vApp networks": vx.change_vapp_networks(
+    "import as vApp": vb.import_as_vapp(IMPORT, name="erp", vdc=VDC),
+    "import as vApp, plain": vb.import_as_vapp(PLAIN, name="erp", vdc=VDC),
+    "import into vApp": vb.import_into_vapp(IMPORT, vapp="https://vcd/api/vApp/1"),
+    "import into vApp, plain": vb.import_into_vapp(PLAIN, vapp="https://vcd/api/vApp/1"),
+    "import standalone": vb.import_standalone(IMPORT, vdc=VDC),
+    "import standalone, plain": vb.import_standalone(PLAIN, vdc=VDC),
+    "compose": vb.compose_empty("erp", "several"),
+    "describe vApp": vb.describe_vapp("erp", "text"),
+    "reconfigure": vb.reconfigure(VM, name="new", description="text", storage_profile="https://vcd/p/1"),
+    "reconfigure disks": vb.reconfigure(VM, name="n", description="", disks={"2001": "https://vcd/p/9"}),
+    "network connections": vb.network_connections(NICS),
+    "no network connections": vb.network_connections(()),
+    "customization off": vb.customization_off("erp-db-01"),
+    "metadata": vb.metadata({("SYSTEM", "coldmig.id"): "4f6c", ("GENERAL", "cost"): "10"}),
+    "owner": vb.owner("https://vcd/api/admin/user/1"),
+    "undeploy": vb.undeploy(),
+    "vApp networks": vb.change_vapp_networks(
         SECTION, add=[vx.Reference("prod", "https://vcd/api/network/1")], drop={"VM Network"}
     ),
-    "vApp networks, all kept": vx.change_vapp_networks(SECTION, add=[vx.Reference("prod", "https://vcd/n/1")]),
+    "vApp networks, all kept": vb.change_vapp_networks(SECTION, add=[vx.Reference("prod", "https://vcd/n/1")]),
 }  # fmt: skip
 
 
@@ -128,13 +157,43 @@ def test_network_connections_are_read_back_as_they_were_written() -> None:
 
 
 def test_address_is_sent_with_manual_mode_only() -> None:
-    (nic,) = vx.read_nics(vx.network_connections([vx.Nic(0, "n", mode="DHCP", ip="10.0.0.7")]))
+    (nic,) = vx.read_nics(vb.network_connections([vx.Nic(0, "n", mode="DHCP", ip="10.0.0.7")]))
     assert nic.ip is None
 
 
 def test_customization_and_metadata_are_read_back() -> None:
     assert vx.read_customization(BODIES["customization off"]) == (False, "erp-db-01")
-    assert vx.read_metadata(BODIES["metadata"]) == {"coldmig.id": "4f6c", "coldmig.source": "10.0.0.1"}
+    assert vx.read_metadata(BODIES["metadata"]) == {("SYSTEM", "coldmig.id"): "4f6c", ("GENERAL", "cost"): "10"}
+
+
+def test_reconfiguration_keeps_the_sizing_policy_and_all_disks() -> None:
+    root = vx.parse(BODIES["reconfigure disks"])
+    ns = "{http://www.vmware.com/vcloud/v1.5}"
+    policy = root.find(f"{ns}ComputePolicy/{ns}VmSizingPolicy")
+    assert policy is not None
+    assert policy.get("name") == "large"
+    assert b"<Link" not in BODIES["reconfigure disks"]
+    vm = vx.read_vm(BODIES["reconfigure disks"])
+    assert [(disk.id, disk.storage_profile, disk.own_profile) for disk in vm.disks] == [
+        ("2000", "https://vcd/api/vdcStorageProfile/2", False),
+        ("2001", "https://vcd/p/9", True),
+    ]
+    section = root.find(f"{ns}VmSpecSection")
+    assert section is not None
+    assert section.get("Modified") == "true"
+    assert vx.parse(BODIES["reconfigure"]).find(f"{ns}VmSpecSection") is None
+
+
+def test_vm_is_read_with_its_disks_policy_and_place() -> None:
+    vm = vx.read_vm(VM)
+    assert (vm.name, vm.description, vm.vapp, vm.sizing_policy) == ("old", "d", "https://vcd/api/vApp/vapp-1", "large")
+    assert [disk.id for disk in vm.disks] == ["2000", "2001"]
+
+
+def test_address_of_the_sixth_version_says_so() -> None:
+    body = vb.network_connections([vx.Nic(0, "n", mode="MANUAL", ip="2001:db8::1")])
+    check(body)
+    assert b"<IpAddress>2001:db8::1</IpAddress><IpType>IPV6</IpType>" in body
 
 
 def test_versions_are_sorted_as_numbers_and_alpha_is_left_out() -> None:
@@ -156,13 +215,14 @@ TASK = b"""<Task xmlns="http://www.vmware.com/vcloud/v1.5" status="error" operat
  <Progress>40</Progress></Task>"""
 
 
-def test_failed_task_shows_the_tenant_s_message_and_never_the_stack_trace() -> None:
+def test_failed_task_has_a_text_for_the_provider_one_for_tenants_and_never_the_stack_trace() -> None:
     task = vx.read_task(TASK)
     assert task.ended
     assert not task.succeeded
     assert task.owner == "https://vcd/v/1"
     assert task.progress == 40
-    assert str(task.error) == "Not enough storage (INTERNAL)"
+    assert task.error == vx.ErrorInfo(500, "INTERNAL", "host esx1 vpxd-17 said no", tenant="Not enough storage")
+    assert str(task.error) == "host esx1 vpxd-17 said no (INTERNAL)"
 
 
 def test_error_document_is_told_from_other_bodies() -> None:
@@ -206,4 +266,4 @@ def test_other_bodies_are_refused(body: bytes) -> None:
     ],
 )
 def test_computer_name_is_one_that_vcd_takes(name: str, windows: bool, expected: str) -> None:
-    assert vx.safe_computer_name(name, windows=windows) == expected
+    assert vb.safe_computer_name(name, windows=windows) == expected
