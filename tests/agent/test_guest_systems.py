@@ -702,6 +702,15 @@ def test_the_firmware_of_a_system_is_what_its_boot_loader_is_for(
     assert lab.look(machine).guests[0].firmware == firmware
 
 
+def test_an_old_menu_under_the_mount_of_boot_does_not_count(lab: Lab) -> None:
+    old = grub_entry("Forgotten", f"/boot/vmlinuz-{K}", f"/boot/initrd.img-{K}", "root=UUID=r00t ro")
+    files = {**debian_root(), **debian_boot(), "/boot/grub/grub.cfg": GRUB_HEAD % "0" + old}
+    files["/etc/fstab"] = "UUID=r00t / ext4 defaults 0 1\nUUID=b00t /boot ext4 defaults 0 1\n"
+    lab.add("disk0/1", files, uuid="r00t")
+    lab.add("disk0/2", debian_boot(""), uuid="b00t")
+    assert lab.look().guests[0].boot_entry == "Debian GNU/Linux"
+
+
 @pytest.mark.parametrize(("machine", "title"), [("efi", "by UEFI"), ("bios", "by BIOS")])
 def test_of_two_menus_the_one_for_the_machines_firmware_counts(lab: Lab, machine: str, title: str) -> None:
     for key, name, directory in (("disk0/1", "by BIOS", "i386-pc"), ("disk0/2", "by UEFI", "x86_64-efi")):

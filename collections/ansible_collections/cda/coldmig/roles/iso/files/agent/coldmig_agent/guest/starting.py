@@ -99,7 +99,7 @@ def _menu(item: InspectedFacts, boot: BootFacts, envs: Sequence[GrubEnv], score:
     return Menu(item, replace(boot, entries=entries), score, default)
 
 
-def _score(item: InspectedFacts, boot: BootFacts, firmware: str, referred: set[str], foreign: bool) -> int:
+def _score(item: InspectedFacts, boot: BootFacts, firmware: str, referred: set[str]) -> int:
     facts = item.facts
     if facts is None:
         return 0
@@ -116,7 +116,7 @@ def _score(item: InspectedFacts, boot: BootFacts, firmware: str, referred: set[s
         score += 3
     score += 1 if item.key.startswith(("disk", "md/")) else 0
     score -= 3 if boot.loader == "files" else 0
-    return score - (20 if foreign else 0)
+    return score
 
 
 class Boots:
@@ -132,7 +132,7 @@ class Boots:
         stubs = [stub for item in volumes.items if item.facts and item.facts.esp for stub in item.facts.esp.stubs]
         referred = {found.key for stub in stubs if (found := volumes.by_search(stub.volume)) is not None}
         menus = [
-            _menu(item, boot, envs, _score(item, boot, firmware, referred, self.foreign(item)))
+            _menu(item, boot, envs, _score(item, boot, firmware, referred) - self._penalty(item, boot))
             for item in volumes.items
             if item.facts
             for boot in item.facts.boots
@@ -151,6 +151,19 @@ class Boots:
         names = [name for root in self.roots for name in root.system.guest_disks]
         found = (self.volumes.find(name) for name in names)
         return {item.key for item in found if item is not None}
+
+    def _penalty(self, item: InspectedFacts, boot: BootFacts) -> int:
+        """What no firmware reads, and what lies hidden under the file system that is mounted at /boot, come last."""
+        if self.foreign(item):
+            return 20
+        for root in self.roots:
+            if root.item.key != item.key or root.system.path != boot.tree:
+                continue
+            for mount in root.system.mounts:
+                volume = self.volumes.find(mount.spec) if mount.mountpoint == "/boot" else None
+                if volume is not None and (volume.key != item.key or mount.subvolume):
+                    return 10
+        return 0
 
     def foreign(self, item: InspectedFacts) -> bool:
         """Whether no firmware starts anything from a volume: a virtual machine's disk, a snapshot."""

@@ -28,6 +28,8 @@ _FAT = frozenset({"vfat", "msdos", "fat"})
 #: Where Windows may be; nothing of Linux is looked for there.
 _NTFS = frozenset({"ntfs", "ntfs3", "ntfs-3g", "exfat", "refs"})
 _MAX_LOADERS = 64
+_MAX_ALIASES = 32
+#: Systems of one file system whose kernels are looked at.
 _FULL = 6
 
 
@@ -78,7 +80,7 @@ class _Volume:
             links.update(ostree_links(self._top, place))
         for candidate in found:
             try:
-                self._candidate(candidate, tuple(links.get(candidate.path, ())))
+                self._candidate(candidate, tuple(links.get(candidate.path, ()))[:_MAX_ALIASES])
             except Exception as error:  # one bad tree must not hide the others
                 self.problems.append(clean(f"{candidate.path or '/'}: {type(error).__name__}: {error}", 200))
         if not self.systems and looks_like_usr(self._top):
