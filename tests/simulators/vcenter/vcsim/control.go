@@ -31,7 +31,7 @@ import (
 //	DELETE vms/ID
 //	GET    events                ?after=N: from the N-th on
 //	GET    faults, PUT faults    see Faults; PUT replaces all
-//	PUT    settings              {"lease_timeout_seconds", "device_url_host"}
+//	PUT    settings              {"lease_timeout_seconds", "device_url_host", "boots"}; see Boots
 
 type vmView struct {
 	ID           string            `json:"id"`
@@ -41,6 +41,9 @@ type vmView struct {
 	Path         string            `json:"path"`
 	ResourcePool string            `json:"resource_pool"`
 	Folder       string            `json:"folder"`
+	Policies     []string          `json:"policies"` // ids of storage policies as the import asked for them
+	Written      bool              `json:"written"`  // the disks are not what was imported any more: the VM ran
+	Snapshots    int               `json:"snapshots"`
 	ManagedBy    string            `json:"managed_by"`
 	Leased       bool              `json:"leased"`
 	Template     bool              `json:"template"`
@@ -117,20 +120,27 @@ func (s *Sim) control(r *http.Request) (interface{}, error) {
 		}
 		return append([]Event{}, s.events[after:]...), nil
 	case call == "GET faults":
-		return s.currentFaults(), nil
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return struct {
+			Faults
+			Seen []int `json:"seen"`
+		}{s.faults, append([]int{}, s.seen...)}, nil
 	case call == "PUT faults":
 		faults := Faults{}
 		if err := decode(r, &faults); err != nil {
 			return nil, err
 		}
-		s.mu.Lock()
-		s.faults = faults
-		s.mu.Unlock()
+		if err := faults.check(); err != nil {
+			return nil, err
+		}
+		s.setFaults(faults)
 		return faults, nil
 	case call == "PUT settings":
 		settings := struct {
 			LeaseTimeout  *float64 `json:"lease_timeout_seconds"`
 			DeviceURLHost *string  `json:"device_url_host"`
+			Boots         *Boots   `json:"boots"`
 		}{}
 		if err := decode(r, &settings); err != nil {
 			return nil, err
@@ -142,6 +152,9 @@ func (s *Sim) control(r *http.Request) (interface{}, error) {
 		}
 		if settings.DeviceURLHost != nil {
 			s.urlHost = *settings.DeviceURLHost
+		}
+		if settings.Boots != nil {
+			s.boots = *settings.Boots
 		}
 		return settings, nil
 	}
@@ -398,15 +411,20 @@ func (s *Sim) view(ref types.ManagedObjectReference) (*vmView, error) {
 	for key, disk := range s.disks[ref] {
 		stored[key] = *disk
 	}
-	managed := s.managed[ref]
+	managed, known := s.managed[ref], s.guests[ref]
+	policies := append([]string{}, s.policies[ref]...)
 	s.mu.Unlock()
 
 	view := &vmView{ID: ref.Value, ManagedBy: managed, ExtraConfig: map[string]string{}, Disks: []diskView{}, Nics: []nicView{}}
+	view.Written, view.Policies = known.written, policies
 	simulator.Map.WithLock(ref, func() {
 		config := vm.Config
 		view.Name, view.UUID, view.Power = vm.Name, config.Uuid, string(vm.Runtime.PowerState)
 		view.Path = config.Files.VmPathName
 		view.ResourcePool, view.Folder = entityName(vm.ResourcePool), entityName(vm.Parent)
+		if vm.Snapshot != nil {
+			view.Snapshots = len(vm.Snapshot.RootSnapshotList)
+		}
 		view.Leased, view.Template = len(vm.DisabledMethod) > 0, config.Template
 		view.Version, view.GuestID, view.Firmware = config.Version, config.GuestId, config.Firmware
 		if config.BootOptions != nil && config.BootOptions.EfiSecureBootEnabled != nil {

@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/vmware/govmomi/simulator"
@@ -41,6 +42,7 @@ type leaseFile struct {
 	capacity int64 // bytes
 	stored   *StoredDisk
 	busy     bool // an upload is running
+	begun    bool // an upload has begun at some time
 }
 
 // Lease replaces the simulator's HttpNfcLease.
@@ -320,6 +322,10 @@ func (l *Lease) HttpNfcLeaseGetManifest(*simulator.Context, *types.HttpNfcLeaseG
 	answer := new(types.HttpNfcLeaseGetManifestResponse)
 	l.sim.mu.Lock()
 	defer l.sim.mu.Unlock()
+	wrong := l.sim.faults.WrongChecksums > 0
+	if wrong {
+		l.sim.faults.WrongChecksums--
+	}
 	for _, url := range l.Info.DeviceUrl {
 		file := l.files[url.TargetId]
 		if file.stored == nil || file.busy {
@@ -331,6 +337,9 @@ func (l *Lease) HttpNfcLeaseGetManifest(*simulator.Context, *types.HttpNfcLeaseG
 		entry.ChecksumType, entry.Checksum = "sha1", file.stored.SHA1
 		if l.checksum[url.Key] == "sha256" {
 			entry.ChecksumType, entry.Checksum = "sha256", file.stored.SHA256
+		}
+		if wrong {
+			entry.Sha1, entry.Checksum = strings.Repeat("0", len(entry.Sha1)), strings.Repeat("0", len(entry.Checksum))
 		}
 		answer.Returnval = append(answer.Returnval, entry)
 	}

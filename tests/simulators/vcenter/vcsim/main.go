@@ -92,6 +92,7 @@ func run(path string) error {
 	// The simulator's own server only provides the handlers; nothing listens there.
 	model.Service.Listen = &url.URL{Host: "127.0.0.1:0", User: url.UserPassword(config.Username, config.Password)}
 	model.Service.RegisterEndpoints = false
+	model.Service.RegisterSDK(policies())
 	inner := model.Service.NewServer()
 	_ = inner.Listener.Close()
 

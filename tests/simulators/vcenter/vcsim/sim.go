@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/vmware/govmomi/object"
+	"github.com/vmware/govmomi/pbm"
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25"
 	"github.com/vmware/govmomi/vim25/types"
@@ -36,6 +37,11 @@ type Faults struct {
 	UploadBytesPerSecond int64   `json:"upload_bytes_per_second"` // 0: no limit
 	IgnoreProgress       bool    `json:"ignore_progress"`         // leases run into their timeout whatever the client does
 	CompleteFails        string  `json:"complete_fails"`          // message of the fault that HttpNfcLeaseComplete answers
+	NoSecondUpload       bool    `json:"no_second_upload"`        // a disk whose upload broke off is not taken again (409)
+	WrongChecksums       int     `json:"wrong_checksums"`         // the manifests of so many imports have a wrong digest
+
+	Calls  []CallRule `json:"calls"`
+	Delays []Delay    `json:"delays"`
 }
 
 // Event is one line of the record that the control endpoint gives.
@@ -56,24 +62,33 @@ type Sim struct {
 
 	mu      sync.Mutex
 	faults  Faults
+	over    chan struct{} // closed when other faults take the place of these
+	seen    []int         // calls counted, per rule
+	boots   Boots
+	guests  map[types.ManagedObjectReference]guest
 	timeout time.Duration
 	urlHost string
 	leases  map[string]*Lease // by id in the device URL
 	disks   map[types.ManagedObjectReference]map[int32]*StoredDisk
 	managed map[types.ManagedObjectReference]string
-	missing map[types.ManagedObjectReference]int // VMs with disks that the last sweeps did not find
-	events  []Event
+	// storage policies that imports asked for, the VM's first
+	policies map[types.ManagedObjectReference][]string
+	missing  map[types.ManagedObjectReference]int // VMs with disks that the last sweeps did not find
+	events   []Event
 }
 
 func newSim(config *Config, client *vim25.Client, inner http.Handler, host string) *Sim {
 	sim := &Sim{
 		config: config, client: client, inner: inner, host: host,
-		timeout: time.Duration(config.LeaseTimeout * float64(time.Second)),
-		urlHost: config.DeviceURLHost,
-		leases:  map[string]*Lease{},
-		disks:   map[types.ManagedObjectReference]map[int32]*StoredDisk{},
-		managed: map[types.ManagedObjectReference]string{},
-		missing: map[types.ManagedObjectReference]int{},
+		timeout:  time.Duration(config.LeaseTimeout * float64(time.Second)),
+		urlHost:  config.DeviceURLHost,
+		over:     make(chan struct{}),
+		guests:   map[types.ManagedObjectReference]guest{},
+		leases:   map[string]*Lease{},
+		disks:    map[types.ManagedObjectReference]map[int32]*StoredDisk{},
+		managed:  map[types.ManagedObjectReference]string{},
+		policies: map[types.ManagedObjectReference][]string{},
+		missing:  map[types.ManagedObjectReference]int{},
 	}
 	go sim.watchLeases()
 	return sim
@@ -96,8 +111,10 @@ func (s *Sim) currentFaults() Faults {
 func (s *Sim) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/__sim/", s.serveControl)
-	mux.HandleFunc("/nfc/", s.serveUpload)
-	mux.HandleFunc("/sdk", s.serveSDK)
+	mux.HandleFunc("/nfc/", func(w http.ResponseWriter, r *http.Request) { s.withFaults(w, r, "upload", s.serveUpload) })
+	mux.HandleFunc("/sdk", s.soap)
+	mux.HandleFunc(pbm.Path, s.soap)
+	mux.HandleFunc("/screen", s.serveScreen)
 	mux.HandleFunc("/sdk/vimServiceVersions.xml", serveVersions)
 	mux.Handle("/", s.inner)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -123,22 +140,18 @@ func serveVersions(w http.ResponseWriter, _ *http.Request) {
 }
 
 var (
-	importCall  = regexp.MustCompile(`<(?:[A-Za-z0-9_]+:)?ImportVApp[\s>]`)
+	profileID   = regexp.MustCompile(`<profileId>([^<]+)<`)
 	leaseAnswer = regexp.MustCompile(`(<returnval[^>]*type="HttpNfcLease"[^>]*>)([^<]+)(<)`)
 	leaseEntity = regexp.MustCompile(`<entity[^>]*type="VirtualMachine"[^>]*>([^<]+)<`)
 )
 
-func (s *Sim) serveSDK(w http.ResponseWriter, r *http.Request) {
-	faults := s.currentFaults()
-	if faults.SlowSeconds > 0 {
-		time.Sleep(time.Duration(faults.SlowSeconds * float64(time.Second)))
-	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, 32<<20))
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
+func (s *Sim) serveSDK(w http.ResponseWriter, r *http.Request, method string, body []byte) {
+	switch method {
+	case "ImportVApp":
+	case "PowerOnVM_Task", "PowerOffVM_Task", "CreateSnapshot_Task", "RevertToCurrentSnapshot_Task":
+		s.serveGuest(w, r, method, body)
 		return
-	}
-	if !importCall.Match(body) {
+	default:
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		s.inner.ServeHTTP(w, r)
 		return
@@ -184,6 +197,11 @@ func (s *Sim) serveImport(w http.ResponseWriter, r *http.Request, body []byte) {
 		return
 	}
 	vm := types.ManagedObjectReference{Type: "VirtualMachine", Value: string(entity[1])}
+	for _, profile := range profileID.FindAllSubmatch(body, -1) {
+		s.mu.Lock()
+		s.policies[vm] = append(s.policies[vm], string(profile[1]))
+		s.mu.Unlock()
+	}
 	lease, err := s.newLease(vm)
 	if err != nil {
 		s.destroyVM(vm)
@@ -223,19 +241,7 @@ const (
 	completeLease = `<?xml version="1.0"?><soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/">` +
 		`<soapenv:Body><HttpNfcLeaseComplete xmlns="urn:vim25"><_this type="HttpNfcLease">%s</_this>` +
 		`</HttpNfcLeaseComplete></soapenv:Body></soapenv:Envelope>`
-	soapFault = `<?xml version="1.0"?><soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/"` +
-		` xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><soapenv:Body><soapenv:Fault>` +
-		`<faultcode>ServerFaultCode</faultcode><faultstring>%s</faultstring><detail>` +
-		`<VmConfigFaultFault xmlns="urn:vim25" xsi:type="VmConfigFault"/></detail></soapenv:Fault></soapenv:Body></soapenv:Envelope>`
 )
-
-func writeFault(w http.ResponseWriter, message string) {
-	var escaped bytes.Buffer
-	_ = xml.EscapeText(&escaped, []byte(message))
-	w.Header().Set("Content-Type", "text/xml; charset=utf-8")
-	w.WriteHeader(http.StatusInternalServerError)
-	fmt.Fprintf(w, soapFault, escaped.String())
-}
 
 // destroyVM removes a VM and what was uploaded for it, whatever state it is in.
 func (s *Sim) destroyVM(ref types.ManagedObjectReference) {

@@ -129,8 +129,16 @@ func (s *Sim) serveUpload(w http.ResponseWriter, r *http.Request) {
 
 	s.mu.Lock()
 	busy := file.busy
-	file.busy = true
+	again := file.begun && faults.NoSecondUpload
+	file.busy, file.begun = true, true
 	s.mu.Unlock()
+	if again {
+		s.mu.Lock()
+		file.busy = busy
+		s.mu.Unlock()
+		s.refuseUpload(w, id, vm, http.StatusConflict, target+" was begun before")
+		return
+	}
 	if busy {
 		s.refuseUpload(w, id, vm, http.StatusConflict, target+" is being sent on another connection")
 		return
