@@ -3,17 +3,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
 import termios
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from agent_lab import Authority
 
+from coldmig_agent import cli, lifecycle
+from coldmig_agent.config import parse_config
 from coldmig_agent.keys import Keys
+from coldmig_agent.lifecycle import Agent, Stopped
+from coldmig_agent.status import Phase, Status
+from support.agent import iso_settings
 
 PATIENCE = 30.0
 
@@ -103,3 +111,40 @@ def test_what_is_no_terminal_or_goes_away_is_left_out(terminal: Terminal, tmp_pa
     with Keys([]) as keys:
         assert keys.read(0.01) == ""
     gone.close()
+
+
+@pytest.mark.parametrize(
+    ("phase", "laboratory", "happens"),
+    [(Phase.ASSESSED, False, "reboot"), (Phase.ASSESSED, True, ""), (Phase.FAILED, False, "")],
+)
+def test_only_a_machine_that_was_assessed_reboots_at_a_key(
+    monkeypatch: pytest.MonkeyPatch, terminal: Terminal, phase: Phase, laboratory: bool, happens: str
+) -> None:
+    stop = threading.Event()
+    settings = iso_settings("https://site.example", Authority.create().pem, poweroff_when_done=True)
+    agent = Agent(parse_config(json.dumps(settings).encode()), Status(), stop)
+    agent.status.phase(phase)
+    done: list[str] = []
+
+    def note(what: str) -> None:
+        done.append(what)
+        stop.set()
+
+    class PressedOnce(Keys):
+        """Somebody presses r as soon as the agent looks, and comes back no more."""
+
+        def read(self, seconds: float) -> str:
+            if not done:
+                done.append("")
+                terminal.press(b"r")
+            return super().read(seconds)
+
+    monkeypatch.setattr(lifecycle, "LAST_SECONDS", 0.2)
+    monkeypatch.setattr(cli, "Keys", PressedOnce)
+    monkeypatch.setattr(cli, "_reboot", lambda: note("reboot"))
+    monkeypatch.setattr(cli, "_poweroff", lambda: note("poweroff"))
+    if not happens:
+        stop.set()
+    with pytest.raises(Stopped):
+        cli._last_word(agent, phase is Phase.ASSESSED, [terminal.path], laboratory=laboratory)
+    assert [what for what in done if what] == ([happens] if happens else [])
