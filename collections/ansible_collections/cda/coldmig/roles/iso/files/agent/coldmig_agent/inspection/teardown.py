@@ -123,6 +123,7 @@ def forget_btrfs() -> None:
     with suppress(OSError):
         fd = os.open("/dev/btrfs-control", os.O_RDWR | os.O_CLOEXEC)
         try:
-            fcntl.ioctl(fd, _BTRFS_IOC_FORGET_DEV, bytes(4096))
+            # Python takes no immutable argument beyond 1024 bytes.
+            fcntl.ioctl(fd, _BTRFS_IOC_FORGET_DEV, bytearray(4096))
         finally:
             os.close(fd)
