@@ -120,7 +120,7 @@ class Result:
             )
         if self.real.booted:
             for device, _, pci_id in NICS:
-                verdict, driver = self.predicted.verdicts.get(device, "unknown"), self.real.nics.get(pci_id, "absent")
+                verdict, driver = self.predicted.verdicts.get(device, "unknown"), self.real.nics[pci_id]
                 if _contradicts(verdict, driver == device):
                     found.append(f"{self.cell}: {device} is {verdict!r}, its driver in the guest is {driver}")
             if self.predicted.hostname and self.predicted.hostname != self.real.hostname:
@@ -249,8 +249,14 @@ def boot(cell: Cell, guest: Guest, directory: Path) -> Boot:
     if found["stopped"]:
         return Boot(False, found["stopped"].strip(), seconds=seconds)
     facts = dict(word.split("=", 1) for word in found["facts"].split() if "=" in word)
-    nics = dict(entry.split("=", 1) for entry in facts["nics"].split(",") if "=" in entry)
-    return Boot(True, found[0].strip(), facts["host"], facts["firmware"], nics, seconds)
+    return Boot(True, found[0].strip(), facts["host"], facts["firmware"], _drivers(facts["nics"]), seconds)
+
+
+def _drivers(text: str) -> dict[str, str]:
+    """Driver by PCI id, out of a list of id=driver; the guest `plain` tells the drivers only."""
+    words = text.split(",")
+    told = dict(word.split("=", 1) for word in words if "=" in word)
+    return {pci_id: told.get(pci_id, device if device in words else "none") for device, _, pci_id in NICS}
 
 
 def run(
@@ -319,7 +325,7 @@ def tables(results: Sequence[Result]) -> str:
     for name in names:
         seen = [result for result in results if result.cell.guest == name and result.real.booted]
         for device, _, pci_id in NICS:
-            drivers = sorted({result.real.nics.get(pci_id, "absent") for result in seen})
+            drivers = sorted({result.real.nics[pci_id] for result in seen})
             if drivers:
                 verdict = seen[0].predicted.verdicts.get(device, "unknown")
                 equal = "no" if any(_contradicts(verdict, driver == device) for driver in drivers) else _plain(verdict)

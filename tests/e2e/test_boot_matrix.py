@@ -13,7 +13,20 @@ import pytest
 
 from e2e import guests as guest_images
 from e2e.guests import Guest
-from e2e.matrix import CONTROL, CONTROLLERS, NICS, Boot, Cell, Prediction, Result, all_cells, assessor, run, tables
+from e2e.matrix import (
+    CONTROL,
+    CONTROLLERS,
+    NICS,
+    Boot,
+    Cell,
+    Prediction,
+    Result,
+    _drivers,
+    all_cells,
+    assessor,
+    run,
+    tables,
+)
 from e2e.qemu import Controller, Firmware
 
 pytestmark = [pytest.mark.slow]
@@ -87,3 +100,10 @@ def test_a_prediction_is_wrong_when_it_was_certain_of_the_contrary(verdict: str,
 
 def test_a_card_without_its_driver_is_a_wrong_prediction() -> None:
     assert "vmxnet3 is 'ready', its driver in the guest is none" in _result("ready", True, "none").wrong[0]
+
+
+def test_both_ways_to_tell_the_cards_are_understood() -> None:
+    all_of_them = {"15ad:07b0": "vmxnet3", "8086:10d3": "e1000e", "8086:100f": "e1000"}
+    assert _drivers("8086:100f=e1000,15ad:07b0=vmxnet3,8086:10d3=e1000e") == all_of_them
+    assert _drivers("vmxnet3,e1000e,e1000") == all_of_them
+    assert _drivers("15ad:07b0=none,8086:10d3=e1000e") == {**all_of_them, "15ad:07b0": "none", "8086:100f": "none"}
