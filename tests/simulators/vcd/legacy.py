@@ -399,6 +399,7 @@ def _make_vm(request: Request, document: etree._Element, vapp: VApp, source: dic
         reference = _child(imported, "vmext:VdcStorageProfile")
         if reference is not None:
             disk_profiles[int(instance)] = _profile_of(request, reference, vapp.vdc)
+    _check_storage(request, source, profile, disk_profiles)
     computer_name = _text(document, "vmext:ComputerName")
     _check_computer_name(computer_name)
     vm_name = _check_name(_text(document, "vmext:VmName") or source["name"], "VmName")
@@ -429,6 +430,25 @@ def _check_quota(request: Request, target: Vdc, vm_name: str) -> None:
     limit = request.site.vm_quota
     if limit and sum(len(vapp.vms) for vapp in request.site.vapps.values() if vapp.vdc is target) >= limit:
         raise quota("VM", limit, f"{vm_name} in the VDC {target.name}")
+
+
+def _check_storage(
+    request: Request, source: dict[str, Any], profile: Profile, disk_profiles: dict[int, Profile]
+) -> None:
+    limit = request.site.storage_limit_mb
+    for wanted in {profile, *disk_profiles.values()} if limit else ():
+        needed = sum(
+            disk["capacity_bytes"] >> 20
+            for disk in source["disks"]
+            if disk_profiles.get(disk["key"], profile) is wanted
+        )
+        if request.site.used_mb(wanted) + needed > limit:
+            raise ApiError(
+                400,
+                "STORAGE_QUOTA_EXCEEDED",
+                f"The storage profile {wanted.name} has no room for {needed} MB on {request.site.vim_server_name}.",
+                tenant=f"The storage profile {wanted.name} has no room for {needed} MB.",
+            )
 
 
 def _finish_import(request: Request, vm: Vm, source: dict[str, Any], *, move: bool) -> None:

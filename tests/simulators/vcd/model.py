@@ -240,6 +240,7 @@ class Site:
         self.discovery_seconds: float = 180.0
         self.oldest, self.newest = VERSIONS[0], VERSIONS[-1]
         self.vm_quota: int = 0  # of each VDC; 0: none
+        self.storage_limit_mb: int = 0  # of each storage profile; 0: none
         self.standalone_networks = "attached"  # or "asked": what a standalone VM's NIC names must be put there before
         self.faults = Faults()
         self.violations: list[str] = []
@@ -400,6 +401,15 @@ class Site:
         for vm in self.vms.values():
             if vm is not besides:
                 yield from (nic.mac for nic in vm.nics)
+
+    def used_mb(self, profile: Profile) -> int:
+        """What the disks on a storage profile may take."""
+        used = 0
+        for vm in self.vms.values():
+            for disk in (self.hardware(vm) or {"disks": []})["disks"]:
+                if vm.disk_profiles.get(disk["key"], vm.profile) is profile:
+                    used += disk["capacity_bytes"] >> 20
+        return used
 
     def free_address(self, network: Network, besides: Vm) -> str:
         """An address of the network's pool.

@@ -135,8 +135,8 @@ def _profiles(request: Request, *, admin: bool) -> list[Record]:
             "name": profile.name,
             "isEnabled": True,
             "isDefaultStorageProfile": profile.default,
-            "storageUsedMB": 0,
-            "storageLimitMB": 0,
+            "storageUsedMB": request.site.used_mb(profile) if request.site.storage_limit_mb else 0,
+            "storageLimitMB": request.site.storage_limit_mb,
             "vdc": views.vdc_href(vdc, admin=admin),
             "vdcName": vdc.name,
         }

@@ -317,7 +317,7 @@ class Views:
             el("NicQuota", None, 0),
             el("NetworkQuota", None, 20),
             el("UsedNetworkCount", None, len(networks)),
-            el("VmQuota", None, 0),
+            el("VmQuota", None, self.site.vm_quota),
             el("IsEnabled", None, True),
             el("VdcStorageProfiles", None, *profiles),
         )
@@ -334,7 +334,7 @@ class Views:
             self.link("up", self.vdc_href(profile.vdc), Media.VDC),
             el("Enabled", None, True),
             el("Units", None, "MB"),
-            el("Limit", None, 0),
+            el("Limit", None, self.site.storage_limit_mb),
             el("Default", None, profile.default),
         )
 

@@ -100,6 +100,9 @@ class Vdc:
     href: str
     storage_profiles: tuple[Reference, ...]
     networks: tuple[Reference, ...]
+    enabled: bool = True
+    vm_quota: int = 0
+    hardware_versions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -317,6 +320,14 @@ def read_vdc(body: bytes) -> Vdc:
         root.get("href") or "",
         _references(root, ("VdcStorageProfiles", "VdcStorageProfile")),
         _references(root, ("AvailableNetworks", "Network")),
+        enabled=child_text(root, "IsEnabled") != "false",
+        vm_quota=_int(child_text(root, "VmQuota")),
+        hardware_versions=tuple(
+            (entry.text or "").strip()
+            for entry in root.iterfind(
+                f"{vcloud('Capabilities')}/{vcloud('SupportedHardwareVersions')}/{vcloud('SupportedHardwareVersion')}"
+            )
+        ),
     )
 
 
@@ -444,6 +455,25 @@ def read_metadata(body: bytes) -> dict[tuple[str, str], str]:
 def read_question(body: bytes) -> str:
     """Text of a ``VmPendingQuestion``."""
     return child_text(expect(body, "VmPendingQuestion"), "Question") or ""
+
+
+def read_subnets(body: bytes) -> tuple[str, ...]:
+    """Subnets of an ``OrgVdcNetwork``, such as 192.0.2.1/24."""
+    found = []
+    for scope in parse(body).iter(vcloud("IpScope")):
+        gateway = child_text(scope, "Gateway")
+        size = child_text(scope, "SubnetPrefixLength") or child_text(scope, "Netmask")
+        if gateway and size:
+            found.append(f"{gateway}/{size}")
+    return tuple(found)
+
+
+def flag(body: bytes, name: str) -> bool | None:
+    """A child of the document element that is true or false, in any namespace; None where there is none."""
+    for child in parse(body):
+        if _local(child) == name:
+            return _true((child.text or "").strip())
+    return None
 
 
 def has_link(body: bytes, rel: str, media: str) -> bool:
