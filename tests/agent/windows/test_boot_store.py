@@ -112,8 +112,10 @@ def test_boot_ini_is_read() -> None:
 SYSTEM = WindowsSystem(root="/Windows", identity=f"gpt:{PARTITION}", written=5)
 
 
-def boot(*, firmware: str = "efi", identity: str = f"gpt:{PARTITION}", root: str = "\\WINDOWS") -> BootStore:
-    found = BootStoreEntry("Windows Server", "\\Windows\\system32\\winload.efi", root, identity, default=True)
+def boot(
+    *, firmware: str = "efi", identity: str = f"gpt:{PARTITION}", root: str = "\\WINDOWS", default: bool = True
+) -> BootStore:
+    found = BootStoreEntry("Windows Server", "\\Windows\\system32\\winload.efi", root, identity, default=default)
     return BootStore("/EFI/Microsoft/Boot/BCD", firmware, (found,))
 
 
@@ -127,10 +129,11 @@ def test_the_system_that_the_default_entry_means_boots_and_brings_its_firmware()
     [
         ([], False),
         ([boot(root="\\Windows.1")], False),
+        ([boot(default=False)], False),
         ([boot(identity="gpt:another")], True),
         ([boot(identity="")], True),
     ],
-    ids=["no store", "another directory", "restored on another disk", "boot.ini"],
+    ids=["no store", "another directory", "not by default", "restored on another disk", "boot.ini"],
 )
 def test_other_systems_boot_only_as_far_as_that_is_plausible(stores: list[BootStore], expected: bool) -> None:
     assert to_guest(SYSTEM, place="p", key="k", stores=stores)[0].bootable == expected

@@ -208,6 +208,26 @@ def test_what_is_no_hive_is_refused_with_its_name_and_the_reason(tmp_path: Path,
         pass
 
 
+def test_of_a_damaged_hive_what_comes_before_the_damage_is_read(tmp_path: Path) -> None:
+    whole = hive({"A": {"name": "seen", "other": "lost"}}, room=PAGE)
+    free = PAGE + 32
+    while (size := struct.unpack_from("<i", whole, free)[0]) < 0:
+        free -= size
+    (tmp_path / "SYSTEM").write_bytes(whole[:free] + bytes(4) + whole[free + 4 :])  # a cell of no size
+    with open_hive(tree(tmp_path), "SYSTEM") as (found, _state):
+        assert found.text("A", "name") == "seen"
+
+
+def test_a_value_that_cannot_be_read_counts_as_damage(tmp_path: Path) -> None:
+    whole = hive({"A": {"name": "seen", "other": "lost"}})
+    value = whole.index(b"other") - 20
+    (tmp_path / "SYSTEM").write_bytes(whole[: value + 8] + b"\xf8\xff\xff\x7f" + whole[value + 12 :])
+    with open_hive(tree(tmp_path), "SYSTEM") as (found, _state):
+        assert (found.text("A", "name"), found.damage) == ("seen", 0)
+        assert found.text("A", "other") is None
+        assert found.damage == 1
+
+
 def test_links_directories_and_pipes_in_place_of_a_hive_are_refused(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(OLD)
     guest = tmp_path / "guest"

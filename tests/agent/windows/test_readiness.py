@@ -238,8 +238,10 @@ def test_pvscsi_without_vmware_tools_and_with_them(tmp_path: Path) -> None:
 def test_ide_needs_the_driver_of_its_channels_too(tmp_path: Path, atapi: int | None, expected: str) -> None:
     values = {**base(), **service("intelide"), **service("atapi", atapi)}
     values |= bound("mshdc.inf", "VEN_8086&DEV_7111", "intelide_Inst", "intelide")
-    guest, _notices = read(tmp_path, values, files("intelide", "atapi"))
+    values |= {**service("pciide", 3), **bound("mshdc.inf", "CC_0101", "pciide_Inst", "pciide")}
+    guest, _notices = read(tmp_path, values, files("intelide", "atapi", "pciide"))
     assert verdict(guest, "ide").verdict == expected
+    assert guest.drivers == (("atapi", "intelide") if expected == "ready" else ())
 
 
 @pytest.mark.parametrize(

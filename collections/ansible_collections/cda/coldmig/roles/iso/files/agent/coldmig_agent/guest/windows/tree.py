@@ -46,7 +46,7 @@ class Tree:
                 continue
             spelled = self._listing(actual)[1]
             name = spelled.get(part) or spelled.get(part.lower())
-            if name is None or part == "..":
+            if name is None:
                 return None
             actual = f"{actual}/{name}"
         return actual
