@@ -11,6 +11,7 @@ one more request, and one that pyVmomi sends without a timeout.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import ssl
 import time
@@ -18,21 +19,32 @@ import traceback
 import typing as t
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPSConnection
+from http.cookies import SimpleCookie
 from urllib.parse import unquote
 
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError, MissingLibraryError
 from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import CONTROLLERS, NICS, OfferedGuest
-from ansible_collections.cda.coldmig.plugins.module_utils._http import ca_file, root_cause
+from ansible_collections.cda.coldmig.plugins.module_utils._http import backoff, ca_file, root_cause
+from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_calls import (
+    ATTEMPTS,
+    is_transient,
+    is_unreached,
+    make_stub,
+)
 
 PYVMOMI_IMPORT_ERROR: str | None = None
 try:
-    from pyVmomi import SoapStubAdapter, vim, vmodl
+    from pyVmomi import vim, vmodl
 except ImportError:
     PYVMOMI_IMPORT_ERROR = traceback.format_exc()
 
 API_VERSION = "vim.version.version12"
 POLL_SECONDS = 0.5
+PAGING_ATTEMPTS = 3
+REMOVAL_SECONDS = 2.0
+LARGEST_PICTURE = 16 << 20
+PNG = b"\x89PNG\r\n\x1a\n"
 LISTED = 10
 """How many names an error lists."""
 
@@ -42,7 +54,14 @@ STATE_COMPLETE = "complete"
 
 
 class VcenterError(ColdmigError):
-    """vCenter could not be reached, or did not do what it was asked for."""
+    """vCenter could not be reached, or did not do what it was asked for.
+
+    ``transient``: the same may well succeed in a moment.
+    """
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class NotFoundError(VcenterError):
@@ -86,9 +105,11 @@ def translated(action: str) -> Iterator[None]:
     try:
         yield
     except vmodl.MethodFault as fault:
-        raise VcenterError(f"{action}: {describe_fault(fault)}") from fault
+        raise VcenterError(f"{action}: {describe_fault(fault)}", transient=is_transient(fault)) from fault
     except (OSError, HTTPException) as error:
-        raise VcenterUnreachableError(f"{action}: {_connection_trouble(error)}") from error
+        raise VcenterUnreachableError(
+            f"{action}: {_connection_trouble(error)}", transient=is_transient(error)
+        ) from error
 
 
 def _connection_trouble(error: BaseException) -> str:
@@ -158,8 +179,13 @@ class Vcenter:
         self.validate_certs = validate_certs
         self.tls = tls_context(validate_certs=validate_certs, ca_path=ca_path)
         self._credentials = (username, password)
-        self._stub = SoapStubAdapter(
-            host=hostname, port=port, version=API_VERSION, sslContext=self.tls, httpConnectionTimeout=timeout
+        self._stub = make_stub(
+            relogin=self._open,
+            host=hostname,
+            port=port,
+            version=API_VERSION,
+            sslContext=self.tls,
+            httpConnectionTimeout=timeout,
         )
         self._content: t.Any = None
 
@@ -185,10 +211,54 @@ class Vcenter:
     def connect(self) -> None:
         """Log in. Raises VcenterUnreachableError, or VcenterError when the credentials are refused."""
         with translated(f"vCenter {self.hostname}:{self.port}"):
-            content = vim.ServiceInstance("ServiceInstance", self._stub).RetrieveContent()
-            sessions = t.cast(t.Any, content.sessionManager)
-            sessions.Login(*self._credentials, None)
-        self._content = content
+            self._open()
+
+    def _open(self, sleep: Callable[[float], None] = time.sleep) -> None:
+        """A new session. One whose cookie got lost with the answer ends by itself."""
+        attempt = 1
+        while True:
+            self._stub.cookie = ""
+            try:
+                content = vim.ServiceInstance("ServiceInstance", self._stub).RetrieveContent()
+                sessions = t.cast(t.Any, content.sessionManager)
+                sessions.Login(*self._credentials, None)
+            except (vmodl.MethodFault, OSError, HTTPException) as error:
+                if not is_transient(error) or is_unreached(error) or attempt >= ATTEMPTS:
+                    raise
+                sleep(backoff(attempt))
+                attempt += 1
+            else:
+                self._content = content
+                return
+
+    def second_stub(self, path: str, version: str) -> t.Any:
+        """An adapter for another service of the same vCenter, in the same session."""
+        cookie = SimpleCookie(self._stub.cookie).get("vmware_soap_session")
+        stub = make_stub(
+            relogin=lambda: None,
+            host=self.hostname,
+            port=self.port,
+            path=path,
+            version=version,
+            sslContext=self.tls,
+            httpConnectionTimeout=self.timeout,
+            requestContext={"vcSessionCookie": "" if cookie is None else cookie.value},
+        )
+        stub.cookie = self._stub.cookie
+        return stub
+
+    def screen(self, vm: FoundVm) -> bytes | None:
+        """What the console of a running VM shows, as PNG; None where vCenter gives no picture."""
+        user, password = self._credentials
+        token = base64.b64encode(f"{user}:{password}".encode()).decode()
+        connection = HTTPSConnection(self.hostname, self.port, timeout=self.timeout, context=self.tls)
+        with contextlib.closing(connection), contextlib.suppress(OSError, HTTPException):
+            connection.request("GET", f"/screen?id={vm.moid}", headers={"Authorization": f"Basic {token}"})
+            answer = connection.getresponse()
+            picture = answer.read(LARGEST_PICTURE + 1)
+            if answer.status == 200 and picture.startswith(PNG) and len(picture) <= LARGEST_PICTURE:
+                return picture
+        return None
 
     def close(self) -> None:
         """Log out, as far as vCenter still listens."""
@@ -220,7 +290,8 @@ class Vcenter:
                 start = vmodl.query.PropertyCollector.ObjectSpec(obj=view, skip=True, selectSet=[step])
                 return list(self._retrieve(start, kind, paths))
             finally:
-                view.DestroyView()
+                with contextlib.suppress(vmodl.MethodFault, OSError, HTTPException):  # it ends with the session
+                    view.DestroyView()
 
     def properties(self, obj: t.Any, paths: Sequence[str]) -> dict[str, t.Any]:
         """Some properties of one object; absent ones are left out."""
@@ -229,7 +300,21 @@ class Vcenter:
             return values
         return {}
 
-    def _retrieve(self, start: t.Any, kind: t.Any, paths: Sequence[str]) -> Iterator[tuple[t.Any, dict[str, t.Any]]]:
+    def _retrieve(self, start: t.Any, kind: t.Any, paths: Sequence[str]) -> list[tuple[t.Any, dict[str, t.Any]]]:
+        """All pages. One that got lost cannot be asked for again, so all of them are."""
+        attempt = 1
+        while True:
+            try:
+                return list(self._retrieve_once(start, kind, paths))
+            except (vmodl.MethodFault, OSError, HTTPException) as error:
+                if not is_transient(error) or is_unreached(error) or attempt >= PAGING_ATTEMPTS:
+                    raise
+                time.sleep(backoff(attempt))
+                attempt += 1
+
+    def _retrieve_once(
+        self, start: t.Any, kind: t.Any, paths: Sequence[str]
+    ) -> Iterator[tuple[t.Any, dict[str, t.Any]]]:
         collector = self._content.propertyCollector
         wanted = vmodl.query.PropertyCollector.PropertySpec(type=kind, pathSet=list(paths), all=False)
         spec = vmodl.query.PropertyCollector.FilterSpec(objectSet=[start], propSet=[wanted])
@@ -367,25 +452,52 @@ class Vcenter:
                 self.wait_for_task(vm.ref.Destroy_Task(), f"removing VM {vm.name}", deadline - time.monotonic())
             except vmodl.fault.ManagedObjectNotFound:
                 return
-            except (vim.fault.TaskInProgress, vim.fault.InvalidState, vim.fault.MethodDisabled) as fault:
-                if time.monotonic() + 5 > deadline:
-                    raise VcenterError(
-                        f"removing VM {vm.name}: still in use by another import after {timeout:g} seconds "
-                        f"({describe_fault(fault)})"
-                    ) from fault
-                sleep(5)
-            except vmodl.MethodFault as fault:
-                raise VcenterError(f"removing VM {vm.name}: {describe_fault(fault)}") from fault
-            except (OSError, HTTPException) as error:
-                raise VcenterUnreachableError(f"removing VM {vm.name}: {_connection_trouble(error)}") from error
+            except (vmodl.MethodFault, OSError, HTTPException) as error:
+                leased = isinstance(error, vim.fault.InvalidState | vim.fault.MethodDisabled)
+                if not (leased or is_transient(error)) or time.monotonic() + REMOVAL_SECONDS > deadline:
+                    why = f": still in use by another import after {timeout:g} seconds" if leased else ""
+                    with translated(f"removing VM {vm.name}{why}"):
+                        raise
+                sleep(REMOVAL_SECONDS)
             else:
                 return
 
     def mark_complete(self, vm: FoundVm, *, timeout: float) -> None:
         """Note in the VM that all its disks arrived: what lacks this mark is replaced by the next run."""
-        spec = vim.vm.ConfigSpec(extraConfig=[vim.option.OptionValue(key=STATE_KEY, value=STATE_COMPLETE)])
-        with translated(f"marking VM {vm.name} complete"):
-            self.wait_for_task(vm.ref.ReconfigVM_Task(spec), f"marking VM {vm.name} complete", timeout)
+        self.reconfigure(
+            vm,
+            vim.vm.ConfigSpec(extraConfig=[vim.option.OptionValue(key=STATE_KEY, value=STATE_COMPLETE)]),
+            f"marking VM {vm.name} complete",
+            timeout=timeout,
+        )
+
+    def reconfigure(self, vm: FoundVm, spec: t.Any, action: str, *, timeout: float) -> None:
+        """Change settings of a VM. *spec* says how it shall be, so that it may be sent twice."""
+        self.run_task(lambda: vm.ref.ReconfigVM_Task(spec), action, timeout=timeout)
+
+    def run_task(
+        self,
+        start: Callable[[], t.Any],
+        action: str,
+        *,
+        timeout: float,
+        done: Callable[[], bool] = lambda: False,
+    ) -> t.Any:
+        """Start a task and wait for its end, again while vCenter is busy or an answer got lost.
+
+        *done* says before a repetition whether the task has done its work after all; then there is no result.
+        """
+        deadline = time.monotonic() + timeout
+        with translated(action):
+            while True:
+                try:
+                    return self.wait_for_task(start(), action, deadline - time.monotonic())
+                except (vmodl.MethodFault, OSError, HTTPException) as error:
+                    if done():
+                        return None
+                    if not is_transient(error) or is_unreached(error) or time.monotonic() + POLL_SECONDS > deadline:
+                        raise
+                time.sleep(REMOVAL_SECONDS)
 
     def wait_for_task(self, task: t.Any, action: str, timeout: float) -> t.Any:
         """The task's result. Raises its fault, or VcenterError when it does not end in time."""
@@ -406,7 +518,11 @@ class Vcenter:
             values = self.properties(vm.ref, ["name", "config"])
         config = values["config"]
         devices = {device.key: device for device in config.hardware.device}
-        disks = [device for device in devices.values() if isinstance(device, vim.vm.device.VirtualDisk)]
+        disks = sorted(
+            (device for device in devices.values() if isinstance(device, vim.vm.device.VirtualDisk)),
+            # as they were placed: bus after bus, unit after unit
+            key=lambda disk: (getattr(devices.get(disk.controllerKey), "busNumber", 0), disk.unitNumber or 0),
+        )
         names = {controller.vim_class: controller.name for controller in CONTROLLERS}
         return {
             "moid": vm.moid,
@@ -432,6 +548,7 @@ class Vcenter:
                 {
                     "index": index,
                     "key": disk.key,
+                    "controller": names.get(_class_name(devices.get(disk.controllerKey))),
                     "capacity_bytes": disk.capacityInKB * 1024,
                     "file": getattr(disk.backing, "fileName", None),
                     "bus": getattr(devices.get(disk.controllerKey), "busNumber", None),

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
 # PRIVATE to the collection cda.coldmig: this module utility may change in any release.
-"""What the module ``vcenter_vm`` does: look, compare, act.
+"""What the modules ``vcenter_vm`` and ``vcenter_test_boot`` do: look, compare, act.
 
 Everything that can be wrong about names, sizes and hardware is found out before the gateway is told that the import
 begins: until then the tenant can still correct the migration.
@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 import typing as t
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 
 from ansible_collections.cda.coldmig.plugins.module_utils._destination import (
     Outcome,
@@ -24,7 +26,7 @@ from ansible_collections.cda.coldmig.plugins.module_utils._destination import (
     run_label,
     staged_image,
 )
-from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError, HttpError, StateError
+from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError, HttpError, InputError, StateError
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient, Migration
 from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import (
     Hardware,
@@ -34,7 +36,9 @@ from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import
     wish_of,
 )
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter import FoundVm, Placement, Vcenter, VcenterError
+from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_boot import boot_test, recorded
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_import import VmRequest, import_vm
+from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_policy import policy_id
 
 LONGEST_NAME = 80
 """vCenter's limit."""
@@ -51,7 +55,7 @@ class HardwareChoiceError(ColdmigError):
 def ensure_present(options: Options, *, check_mode: bool) -> Outcome:
     """The VM with all its disks. Values: ``vm``, ``vcenter``, ``migration``."""
     migration_id = require_id(options["migration"])
-    require_at_least_one(options, "parallel_disks", "wait_timeout")
+    require_at_least_one(options, "parallel_disks", "wait_timeout", "import_attempts")
     require_at_least_one(options, *(name for name in _SIZES if options[name] is not None))
     with GatewayClient.from_options(options) as gateway:
         migration = get_migration(gateway, migration_id)
@@ -95,6 +99,49 @@ def ensure_absent(options: Options, *, check_mode: bool) -> Outcome:
         return outcome
 
 
+def ensure_booted(options: Options, *, check_mode: bool) -> Outcome:
+    """A VM that was booted once to see whether it starts. Values: ``test_boot``, ``screenshot``."""
+    migration_id = require_id(options["migration"])
+    require_at_least_one(options, "timeout", "without_tools", "wait_timeout")
+    with GatewayClient.from_options(options) as gateway:
+        refs = get_migration(gateway, migration_id)["refs"]
+    with Vcenter.from_options(options) as vcenter:
+        found = vcenter.find_vm(migration_id, hint=refs["vcenter_vm"])
+        if found is None or not found.complete:
+            raise StateError(f"vCenter {vcenter.hostname} has no complete VM of migration {migration_id} to boot")
+        outcome = Outcome()
+        known = recorded(vcenter, found)
+        if known is not None:
+            outcome.values["test_boot"] = asdict(known)
+            if not options["again"]:
+                return outcome
+        if refs["vcd_vm"]:
+            raise StateError(f"VM {found.name} ({found.moid}) belongs to Cloud Director; a test boot comes before that")
+        outcome.changed = True
+        if check_mode:
+            return outcome
+
+        def keep(data: bytes) -> None:
+            path = options["screenshot"]
+            if path:
+                try:
+                    Path(path).write_bytes(data)
+                except OSError as error:
+                    raise InputError("screenshot", path, f"a path that can be written ({error.strerror})") from error
+                outcome.values["screenshot"] = path
+
+        result = boot_test(
+            vcenter,
+            found,
+            timeout=options["timeout"],
+            without_tools=options["without_tools"],
+            wait_timeout=options["wait_timeout"],
+            picture=keep,
+        )
+        outcome.values["test_boot"] = asdict(result)
+    return outcome
+
+
 def _keep(
     gateway: GatewayClient, vcenter: Vcenter, migration: Migration, found: FoundVm, *, check_mode: bool
 ) -> Outcome:
@@ -134,6 +181,7 @@ def _create(
         hardware_version=options["hardware_version"],
         thin=options["thin"],
         nics=_macs(migration) if place.network is not None else (),
+        policy_id=policy_id(vcenter, options["storage_policy"], place) if options["storage_policy"] else None,
     )
     outcome = Outcome(changed=True, after=_predicted(request), notes=list(hardware.notes))
     chosen = {"controller": hardware.choices[0].as_result(), "nic": hardware.choices[1].as_result()}
@@ -155,6 +203,8 @@ def _create(
             parallel=options["parallel_disks"],
             timeout=options["wait_timeout"],
             network_name=options["network"] or "",
+            attempts=options["import_attempts"],
+            note=outcome.notes.append,
         )
     except HttpError as error:
         give_up_if_lost(gateway, migration["id"], error)
@@ -230,7 +280,13 @@ def _predicted(request: VmRequest) -> dict[str, t.Any]:
         "memory_mb": hardware.memory_mb,
         "controller": hardware.controller,
         "disks": [
-            {"index": disk.index, "capacity_bytes": disk.capacity_kb * 1024, "bus": disk.bus, "unit": disk.unit}
+            {
+                "index": disk.index,
+                "controller": hardware.controller,
+                "capacity_bytes": disk.capacity_kb * 1024,
+                "bus": disk.bus,
+                "unit": disk.unit,
+            }
             for disk in hardware.disks
         ],
         "nics": [{"type": hardware.nic, "mac": mac} for mac in request.nics],

@@ -70,7 +70,7 @@ options:
     type: str
   network:
     description:
-      - Name of a network for the NICs, which are not connected.
+      - Name of a network for the NICs, which are not connected, not even when the VM is powered on.
       - Without it the VM gets no NICs; M(cda.coldmig.vcd_vm) adds them.
     type: str
   name:
@@ -121,10 +121,22 @@ options:
     description: Whether the disks are thin-provisioned.
     type: bool
     default: true
+  storage_policy:
+    description:
+      - Name of the storage policy of the VM and its disks. O(datastore) must fit it.
+      - Where Cloud Director's storage profile has the same policy, the VM stays where it is when it is imported there.
+    type: str
   parallel_disks:
     description: How many disks are sent at the same time.
     type: int
     default: 1
+  import_attempts:
+    description:
+      - How often the import is tried before a failure that may pass, such as a lost lease, is one. What is left of a
+        lost one is removed, and the disks are sent again from the gateway's staging.
+      - Calls that failed for a moment are repeated in any case.
+    type: int
+    default: 3
   wait_timeout:
     description:
       - Seconds to wait for each thing that vCenter does. The disks may take as long as they move.
@@ -229,6 +241,7 @@ vm:
       sample:
         - index: 0
           key: 2000
+          controller: pvscsi
           capacity_bytes: 10737418240
           file: "[datastore-1] erp-db-01-8a9df7ab/erp-db-01-8a9df7ab.vmdk"
           bus: 0
@@ -302,7 +315,9 @@ def main() -> None:
             "memory_mb": {"type": "int"},
             "hardware_version": {"type": "str"},
             "thin": {"type": "bool", "default": True},
+            "storage_policy": {"type": "str"},
             "parallel_disks": {"type": "int", "default": 1},
+            "import_attempts": {"type": "int", "default": 3},
             "wait_timeout": {"type": "int", "default": 600},
         },
         required_if=[
