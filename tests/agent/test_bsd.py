@@ -120,6 +120,16 @@ def part(number: int, kind: str, fstype: str = "", label: str = "") -> Part:
                 )
             ],
         ),
+        (
+            [part(1, FREEBSD_SWAP), part(2, FREEBSD_UFS), part(3, FREEBSD_UFS)],
+            [
+                (
+                    "freebsd",
+                    "disk0/2",
+                    f"FreeBSD (version not seen; partition type {FREEBSD_SWAP}; partition type {FREEBSD_UFS})",
+                )
+            ],
+        ),
         ([part(1, "0xa9", "ufs")], [("netbsd", "disk0/1", "NetBSD (version not seen; ufs)")]),
         ([part(4, "0xa6")], [("openbsd", "disk0/4", "OpenBSD (version not seen; partition type 0xa6)")]),
         (

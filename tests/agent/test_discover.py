@@ -119,7 +119,7 @@ def test_a_machine_without_a_system_tells_what_its_disks_hold(tmp_path: Path) ->
 def test_a_system_that_is_only_known_by_its_partitions_is_named(tmp_path: Path) -> None:
     source = gpt(tmp_path / "disk.img", "-n1:2048:+1M", "-t1:a502", "-n2:0:+1M", "-t2:a503")
     guest, told = discover.without_system([source], Look())
-    assert (guest.os_type, guest.id, guest.key) == ("freebsd", "freebsd", "disk0/1")
+    assert (guest.os_type, guest.id, guest.key) == ("freebsd", "freebsd", "disk0/2")
     assert told.code == "guest-not-inspected"
     assert "FreeBSD (version not seen" in told.message
 

@@ -79,6 +79,20 @@ _CONTENTS: dict[str, tuple[str, str]] = {
     "hfsplus": (UNKNOWN, "macOS"),
     "apfs": (UNKNOWN, "macOS"),
 }
+#: Of these: swap, boot code, crash dumps. The system itself is elsewhere.
+_SMALL = frozenset(
+    {
+        "516e7cb5-6ecf-11d6-8ff8-00022d09712b",
+        "83bd6b9d-7f41-11dc-be0b-001560b84f0f",
+        "49f48d32-b10e-11dc-b99b-0019d1879648",
+        "9d58fdbd-1ca5-11dc-8817-01301bb8a9f5",
+        "6a82cb45-1dd2-11b2-99a6-080020736631",
+        "426f6f74-0000-11aa-aa11-00306543ecac",
+        "9d275380-40ad-11db-bf97-000c2911d1b8",
+        "9198effc-31c0-11db-8f78-000c2911d1b8",
+        "0xfc",
+    }
+)
 _RANK = (FREEBSD, NETBSD, OPENBSD, UNKNOWN)
 _MAX_SEEN = 6
 
@@ -97,7 +111,7 @@ class Part:
 def other_systems(parts: Sequence[Part]) -> tuple[Guest, ...]:
     """One guest for each kind of system that partition types or signatures tell of, the BSDs first.
 
-    It stands at its largest claim: a partition with known content before one that only has the type.
+    It stands at the partition that says most: one with known content, else one whose type is that of a system.
     """
     claims: dict[tuple[str, str], list[Part]] = {}
     for part in parts:
@@ -111,7 +125,7 @@ def other_systems(parts: Sequence[Part]) -> tuple[Guest, ...]:
 
 
 def _guest(os_type: str, name: str, parts: Sequence[Part]) -> Guest:
-    best = next((part for part in parts if part.fstype in _CONTENTS), parts[0])
+    best = max(parts, key=lambda part: (part.fstype in _CONTENTS, part.type.lower() not in _SMALL))
     seen = dict.fromkeys(_seen(part) for part in parts)
     details = clean("; ".join(list(seen)[:_MAX_SEEN]), 160)
     known = os_type != UNKNOWN
