@@ -51,6 +51,10 @@ OPERATIONS: dict[str, tuple[set[str], Any]] = {
     "POST /migrations/{migration_id}/import": ({"provider"}, {"run": "1"}),
     "POST /migrations/{migration_id}/finish": ({"provider"}, FINISH),
     "POST /migrations/{migration_id}/fail": ({"provider"}, FAILURE),
+    "POST /migrations/{migration_id}/claim": ({"provider"}, {"run": "job", "holder": "12345678"}),
+    "POST /migrations/{migration_id}/release": ({"provider"}, {"holder": "12345678"}),
+    "POST /migrations/{migration_id}/undone": ({"provider"}, {"run": "job"}),
+    "PUT /migrations/{migration_id}/checks/{name}": (TENANT, {"passed": True}),
     "PATCH /migrations/{migration_id}/destination-refs": ({"provider"}, {"vcenter_vm": "vm-1"}),
 }
 OPEN = {"GET /health"}
@@ -69,7 +73,7 @@ class Owned:
     def send(self, caller: Caller, operation: str, body: Any) -> Any:
         """The answer to an operation on acme's things."""
         method, path = operation.split(" ")
-        return caller.request(method, path.format(**self.ids), body)
+        return caller.request(method, path.format(name="preflight", **self.ids), body)
 
 
 def _make_owned(site: SiteKit) -> Owned:

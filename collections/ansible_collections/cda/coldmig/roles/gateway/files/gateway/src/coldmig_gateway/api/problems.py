@@ -97,13 +97,18 @@ def of_store_error(error: errors.StoreError) -> Problem:  # noqa: PLR0911, PLR09
         case errors.LimitReachedError():
             return Problem(409, "limit-reached", "Limit reached", text, limit=error.limit, allowed=error.allowed)
         case errors.DiskTooLargeError():
-            members = {"needed_bytes": error.needed, "allowed_bytes": error.allowed}
+            members: dict[str, Any] = {"needed_bytes": error.needed, "allowed_bytes": error.allowed}
             return Problem(413, "disk-too-large", "Disk too large", text, **members)
         case errors.StagingFullError():
             members = {"needed_bytes": error.needed, "free_bytes": error.free}
             return Problem(507, "staging-full", "Staging area full", text, **members)
         case errors.UnreadableSectorsError():
             return Problem(409, "unreadable-sectors", "Unreadable sectors", text, disks=error.disks)
+        case errors.ClaimedError():
+            members = {"run": error.run, "since": error.since.isoformat(), "until": error.until.isoformat()}
+            return Problem(409, "claimed", "Claimed by another runner", text, **members)
+        case errors.NotStagedError():
+            return Problem(409, "not-staged", "Not staged any more", text)
         case errors.BlockedError():
             told = [{"code": item.code, "message": item.message, "action": item.action} for item in error.warnings]
             codes = list(dict.fromkeys(item.code for item in error.warnings))

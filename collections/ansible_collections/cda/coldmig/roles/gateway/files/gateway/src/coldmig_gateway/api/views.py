@@ -7,7 +7,7 @@ from typing import Any
 
 from coldmig_gateway import assessment
 from coldmig_gateway.api.schemas import migrations, templates, tokens
-from coldmig_gateway.store import held, models
+from coldmig_gateway.store import claims, held, models
 from coldmig_gateway.store.sessions import have_chunks
 
 
@@ -49,6 +49,7 @@ def migration(row: models.Migration) -> migrations.Migration:
         "guest": assessment.guest(row.machine, row.system),
         "guests": assessment.guests(row.machine),
         "warnings": held.warnings(row),
+        "claim": claims.of(row),
     }
     return migrations.Migration.model_validate(_with(row, refs=refs, template=reference, disks=disks, **facts))
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from coldmig_gateway.assessment import Warning  # noqa: A004 - the name of the thing
 from coldmig_gateway.errors import GatewayError
@@ -86,6 +87,23 @@ class UnreadableSectorsError(StoreError):
             "Set accept_unreadable of the migration to import it as it is, or repair the source and copy it again."
         )
         self.disks = disks
+
+
+class ClaimedError(StoreError):
+    """Another runner works on the migration."""
+
+    def __init__(self, migration_id: str, run: str, since: datetime, until: datetime) -> None:
+        super().__init__(
+            f"Another runner works on migration {migration_id}: {run}, since {since.isoformat(timespec='seconds')}. "
+            f"Unless it goes on, its claim ends at {until.isoformat(timespec='seconds')}."
+        )
+        self.run = run
+        self.since = since
+        self.until = until
+
+
+class NotStagedError(StoreError):
+    """The staged copy was removed, so no VM can be made of it any more."""
 
 
 class BlockedError(StoreError):

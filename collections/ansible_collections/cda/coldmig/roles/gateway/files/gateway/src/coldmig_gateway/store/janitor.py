@@ -4,7 +4,7 @@
 A staged copy goes once its migration has ended and
 
 * no migration that has still to be copied may reuse it, and
-* it was superseded, or it has been kept for the time that was set.
+* it was superseded, or it has been kept for the time that was set, by the site or when this migration was finished.
 
 First the database notes the removal, then the files go. Interrupted anywhere, the next round goes on with it; removing
 what the front still holds open only makes the room free later.
@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from coldmig_gateway.clock import now
@@ -71,7 +71,11 @@ class Janitor:
             Migration.id.in_(staged),
             Migration.state.in_(states.ENDED),
             Migration.staging_removed_at.is_(None),
-            or_(Migration.superseded_by.is_not(None), Migration.ended_at < long_ended),
+            or_(
+                Migration.superseded_by.is_not(None),
+                and_(Migration.keep_staging_until.is_(None), Migration.ended_at < long_ended),
+                Migration.keep_staging_until < now(),
+            ),
         )
         due = session.scalars(query).all()
         pending, wanted = self._pending(session) if due else (frozenset(), frozenset())

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, joinedload
 
 from coldmig_gateway.clock import now
 from coldmig_gateway.store import audit, held, states
-from coldmig_gateway.store.errors import NotFoundError
+from coldmig_gateway.store.errors import NotFoundError, NotStagedError
 from coldmig_gateway.store.models import Migration, Template
 from coldmig_gateway.store.paging import Page, PageRequest, fetch
 from coldmig_gateway.store.states import State
@@ -84,6 +84,23 @@ def note_progress(session: Session, migration_id: str, state: State, report: dic
     states.require("progress", state, states.ACTIVE)
     progress = {"at": now().isoformat().replace("+00:00", "Z"), **report}
     session.execute(update(Migration).where(Migration.id == migration_id).values(progress=progress))
+
+
+def note_check(session: Session, migration: Migration, actor: str, name: str, found: dict[str, Any]) -> None:
+    """Keep what a check at the destination found last."""
+    entry = {"at": now().isoformat().replace("+00:00", "Z"), "by": actor, **found}
+    migration.checks = {**migration.checks, name: entry}
+    facts = {"check": name, "passed": found["passed"], "findings": len(found["findings"])}
+    audit.write(session, actor, ("migration", migration.id), "check", detail=facts)
+
+
+def require_staged(migration: Migration) -> None:
+    """Raise NotStagedError when the staged copy was removed."""
+    if migration.staging_removed_at is not None:
+        raise NotStagedError(
+            f"The staged copy of migration {migration.id} was removed, so no VM can be made of it any more. "
+            "Boot the source from its ISO again."
+        )
 
 
 def require_ended(migration: Migration) -> None:

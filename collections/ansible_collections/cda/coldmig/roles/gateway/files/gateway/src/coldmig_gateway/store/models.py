@@ -173,6 +173,12 @@ class Migration(Listed, Base):
     vcenter_vm: Mapped[str | None] = mapped_column(String(512))
     vcd_vapp: Mapped[str | None] = mapped_column(String(512))
     vcd_vm: Mapped[str | None] = mapped_column(String(512))
+    run: Mapped[str | None] = mapped_column(String(200))  # who works on the destination, see claims.py
+    run_holder: Mapped[str | None] = mapped_column(String(64))
+    run_since: Mapped[datetime | None]
+    run_until: Mapped[datetime | None]
+    keep_staging_until: Mapped[datetime | None]  # None: as long as the site keeps what has ended
+    checks: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # name -> what was found last
 
     template: Mapped[Template] = relationship()
     disks: Mapped[list[Disk]] = relationship(

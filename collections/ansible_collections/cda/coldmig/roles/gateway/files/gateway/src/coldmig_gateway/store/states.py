@@ -32,6 +32,8 @@ class Action(StrEnum):
     FINISH = "finish"
     FAIL = "fail"
     CANCEL = "cancel"
+    UNDO = "undo"  # what was made at the destination is removed again
+    REOPEN = "reopen"  # so that it can be imported again
 
 
 ENDED = frozenset({State.FINISHED, State.FAILED, State.CANCELED, State.ASSESSED})
@@ -50,6 +52,8 @@ TRANSITIONS: dict[Action, tuple[frozenset[State], State]] = {
     Action.FINISH: (frozenset({State.IMPORTING}), State.FINISHED),
     Action.FAIL: (ACTIVE, State.FAILED),
     Action.CANCEL: (ACTIVE, State.CANCELED),
+    Action.UNDO: (STAGED, State.CANCELED),
+    Action.REOPEN: (STAGED, State.COPIED),
 }
 
 

@@ -41,6 +41,7 @@ def apply(
     migration.updated_at = now()
     if action is Action.CONFIRM:
         migration.confirmed_at = migration.updated_at
-    if target in states.ENDED:
-        migration.ended_at = migration.updated_at
+    migration.ended_at = migration.updated_at if target in states.ENDED else None
+    if action is Action.REOPEN:
+        migration.keep_staging_until = None
     audit.write(session, actor, ("migration", migration.id), action, states=(before, target), detail=facts)

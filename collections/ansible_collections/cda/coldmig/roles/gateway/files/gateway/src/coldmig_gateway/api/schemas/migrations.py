@@ -16,7 +16,6 @@ from coldmig_gateway.store.states import State
 VmName = Annotated[
     str, Matching(NAME.pattern, "1 to 80 letters, digits, '.', '_' and '-', beginning with a letter or digit")
 ]
-Reference = Annotated[Line, StringConstraints(min_length=1, max_length=512)]
 
 
 class TemplateReference(Output):
@@ -75,6 +74,14 @@ class References(Output):
     vcd_vm: str | None
 
 
+class Claim(Output):
+    """Who makes its VM just now."""
+
+    run: str
+    since: datetime
+    until: datetime = Field(description="When the claim ends unless it is renewed")
+
+
 class MigrationWarning(Output):
     """Something to know before the copy."""
 
@@ -122,6 +129,13 @@ class Migration(Output):
         description="The agent's last report (schema ProgressInput) and its time `at`"
     )
     refs: References
+    claim: Claim | None = Field(description="The runner that works on the destination; null: nobody")
+    keep_staging_until: datetime | None = Field(
+        description="Until when the staged copy is kept after success; null: as long as the site keeps what has ended"
+    )
+    checks: dict[str, Any] = Field(
+        description="What was found last by `preflight` and `test-boot`: `at`, `by`, `passed`, `detail`, `findings`"
+    )
 
 
 class AuditEntry(Output):
@@ -161,38 +175,3 @@ class ChangeInput(Input):
     accept_unreadable: bool | None = Field(
         default=None, description="Import although sectors of the source could not be read"
     )
-
-
-class ImportInput(Input):
-    """Who imports, for example the id of a CI job."""
-
-    run: Annotated[Line, StringConstraints(min_length=1, max_length=200)]
-
-
-class VcenterResult(Input):
-    """The VM in vCenter."""
-
-    vm: Reference
-    name: Reference
-
-
-class VcdResult(Input):
-    """The VM in VCD."""
-
-    vapp_href: Reference
-    vm_href: Reference
-
-
-class FinishInput(Input):
-    """What was made at the destination."""
-
-    vcenter: VcenterResult
-    vcd: VcdResult | None = None
-
-
-class ReferencesInput(Input):
-    """Notes for a later run; what is left out stays, null forgets."""
-
-    vcenter_vm: Reference | None = None
-    vcd_vapp: Reference | None = None
-    vcd_vm: Reference | None = None
