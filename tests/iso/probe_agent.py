@@ -78,6 +78,9 @@ def inspect() -> dict[str, Any]:
     stop.set()
     watcher.join()
     hurried = inspection.inspect(sources, replace(limits, seconds=3.0))
+    # One dirty file system, and no room for what its journal changes.
+    few = [replace(sources[0], volumes=tuple(item for item in sources[0].volumes if item.number == 2))]
+    cramped = inspection.inspect(few, replace(limits, overlay_bytes=16 << 10))
     return {
         "limit": limits.seconds,
         "volumes": {
@@ -92,6 +95,10 @@ def inspect() -> dict[str, Any]:
         "notices": [notice.code for notice in look.notices],
         "report": asdict(look.report),
         "hurried": asdict(hurried.report),
+        "cramped": {
+            "hosts": [system.hostname for volume in cramped.volumes if volume.facts for system in volume.facts.systems],
+            "problems": cramped.report.problems,
+        },
         "memory_kib": least[0] - min(least),
         "left": leftovers(),
     }
@@ -116,7 +123,7 @@ def available_kib() -> int:
 def facts() -> dict[str, Any]:
     config = Path("/run/coldmig/config.json")
     efivars = [line for line in Path("/proc/mounts").read_text().splitlines() if " efivarfs " in line]
-    libraries = "import blake3, isal.isal_zlib, ssl, json, ctypes, sqlite3"
+    libraries = "import blake3, isal.isal_zlib, hivex, ssl, json, ctypes, sqlite3"
     return {
         "config": json.loads(config.read_text()) if config.exists() else None,
         "config_mode": oct(config.stat().st_mode & 0o777) if config.exists() else None,

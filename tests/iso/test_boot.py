@@ -239,6 +239,9 @@ def check_inspection(found: Mapping[str, Any]) -> None:
     assert any("time of 3 s is over" in problem for problem in hurried["problems"])
     assert [(writes["ios"], writes["sectors"]) for writes in hurried["writes"]] == [(0, 0)] * 2
     assert len(hurried["volumes"]) >= 8
+    # Without room for its changes the overlay is of no use, and the file system is read as it lies on the disk.
+    assert found["cramped"]["hosts"] == ["before-the-journal"]
+    assert any("too small" in problem for problem in found["cramped"]["problems"])
     assert found["left"] == []
     assert found["memory_kib"] < 150 << 10
 
@@ -268,6 +271,8 @@ def test_fence_is_in_the_finished_image(built: Built) -> None:
     ).stdout.splitlines()
     files = {line.lstrip("/") for line in listing}
     assert "usr/bin/python3.11" in files
+    # Without them hivex cannot read a single name.
+    assert {f"usr/lib/x86_64-linux-gnu/gconv/{name}.so" for name in ("UTF-16", "ISO8859-1")} <= files
     programs = {Path(name).name for name in files if name.startswith(("usr/bin/", "usr/sbin/"))}
     assert {"blockdev", "losetup", "dmsetup", "lvm", "mdadm", "ntfs-3g"} <= programs
     assert not {"swapon", "mdmon", "e2fsck", "fsck", "hwclock", "mkswap", "wipefs", "blkdiscard", "fstrim"} & programs

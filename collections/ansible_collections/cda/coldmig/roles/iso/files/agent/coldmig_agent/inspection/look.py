@@ -290,6 +290,9 @@ def _without_overlays(limits: Limits, clock: Clock, result: _Result, eyes: _Eyes
         unread = item.key not in result.facts and (item.key not in result.reasons or result.reasons[item.key])
         if not unread or item.origin is None or item.content.fstype not in filesystems.MOUNTABLE:
             continue
+        if clock.left <= 0:
+            result.reasons.setdefault(item.key, "no time was left to look into it")
+            continue
         path, start = item.origin
         eyes.say(f"looking into {item.place} ({item.content.fstype}) without its journal")
         try:
