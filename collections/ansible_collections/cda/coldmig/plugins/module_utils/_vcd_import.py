@@ -33,14 +33,19 @@ from ansible_collections.cda.coldmig.plugins.module_utils._vcd_target import (
     MADE_HERE,
     Found,
     Target,
+    arrival,
     find_existing,
     find_vapp,
     mark,
+    owned_by_system,
+    vapp_name,
     vapp_names,
     vcd_name,
 )
 
 NOT_MADE = frozenset({xml.STATUS_UNRESOLVED, xml.STATUS_FAILED_CREATION})
+SHARED = "Cold migrations"
+"""Description with which a vApp for several VMs is made."""
 LISTING_FIRST = 1.0
 LISTING_LONGEST = 10.0
 TRIES = 5
@@ -302,6 +307,8 @@ class Importer:
         if present is not None:
             vapp = self._vcd.read(xml.read_vapp, present.href, what=what)
             self._wait_for_tasks(vapp, what)
+            if target.arrive == "shared" and not vapp.vms and vapp.description == SHARED and owned_by_system(vapp):
+                self._note_made_here(vapp, what)  # a run that made it may not have come to that
             return present
         try:
             answer = self._vcd.api(
@@ -309,7 +316,7 @@ class Importer:
                 f"{vdc.href.replace('/api/admin/vdc/', '/api/vdc/')}/action/composeVApp",
                 what=what,
                 media=bodies.MEDIA_COMPOSE,
-                body=bodies.compose_empty(name, "Cold migrations"),
+                body=bodies.compose_empty(name, SHARED),
                 repeatable=False,
             )
             vapp = xml.read_vapp(answer)
@@ -320,6 +327,10 @@ class Importer:
             vapp = self._vcd.read(xml.read_vapp, made.href, what=what)
         for task in vapp.tasks:
             self._vcd.wait_for(task, what=what, timeout=self._timeout)
+        self._note_made_here(vapp, what)
+        return xml.Reference(name, vapp.href)
+
+    def _note_made_here(self, vapp: xml.VApp, what: str) -> None:
         self._vcd.run(
             "POST",
             f"{vapp.href}/metadata",
@@ -329,16 +340,15 @@ class Importer:
             timeout=self._timeout,
             repeatable=True,
         )
-        return xml.Reference(name, vapp.href)
 
-    def _remove_if_empty(self, href: str) -> None:
-        """A vApp that was made for several VMs goes when there is none in it."""
+    def _remove_if_empty(self, href: str) -> bool:
+        """A vApp that was made for several VMs goes when there is none in it. Whether it was there, and went."""
+        if not is_empty_and_ours(self._vcd, href):
+            return False
         vapp = self._vcd.read_or_none(xml.read_vapp, href, what="reading the vApp")
-        if vapp is None or vapp.vms or any(not task.ended for task in vapp.tasks):
-            return
-        metadata = self._vcd.read(xml.read_metadata, f"{href}/metadata", what="reading the metadata")
-        if MADE_HERE in metadata:
+        if vapp is not None:
             self._delete(href, f"vApp {vapp.name!r}", deployed=vapp.deployed)
+        return vapp is not None
 
     # -- removing
 
@@ -353,6 +363,11 @@ class Importer:
             self._delete(vm.href, f"VM {vm.name!r}", deployed=vm.deployed)
             self._remove_if_empty(vapp.href)
         self._forget()
+
+    def delete_empty(self, vapp: xml.VApp) -> bool:
+        """Delete a vApp that was made for several VMs and has none. Whether it was there, and went."""
+        with alone_with(self._vcd, vapp.vdc or "", vapp.name, self._timeout):
+            return self._remove_if_empty(vapp.href)
 
     def _forget(self) -> None:
         self._gateway.note_refs(self._migration["id"], {"vcd_vapp": None, "vcd_vm": None})
@@ -380,6 +395,30 @@ class Importer:
                 raise
             if self._vcd.read_or_none(lambda body: body, href, what=f"deleting {name}") is not None:
                 raise
+
+
+def is_empty_and_ours(vcd: Vcd, href: str) -> bool:
+    """Whether a vApp was made here for several VMs, and has none."""
+    vapp = vcd.read_or_none(xml.read_vapp, href, what="reading the vApp")
+    if vapp is None or vapp.vms or any(not task.ended for task in vapp.tasks):
+        return False
+    metadata = vcd.read(xml.read_metadata, f"{href}/metadata", what="reading the metadata")
+    return MADE_HERE in metadata or (vapp.description == SHARED and owned_by_system(vapp))
+
+
+def empty_vapp(vcd: Vcd, migration: Migration) -> xml.VApp | None:
+    """The vApp that a run made for this migration and others, and into which no VM came."""
+    if arrival(migration) != "shared":
+        return None
+    name, organization = vapp_name(migration), migration["organization"]
+    what = f"looking for vApp {name!r}"
+    records = vcd.search("adminOrgVdc", "name", migration["destination"]["vdc"], what=what)
+    vdcs = [record["href"] for record in records if record.get("orgName") == organization]
+    for record in vcd.search("adminVApp", "name", name, what=what):
+        there = any(same_entity(record.get("vdc"), vdc) for vdc in vdcs)
+        if there and is_empty_and_ours(vcd, record["href"]):
+            return vcd.read_or_none(xml.read_vapp, record["href"], what="reading the vApp")
+    return None
 
 
 def is_settled(found: Found) -> bool:

@@ -345,16 +345,16 @@ def _half_made(vcd: Vcd, migration: Migration) -> Iterable[str]:
             if record.get("vdcName", migration["destination"]["vdc"]) != migration["destination"]["vdc"]:
                 continue
             vapp = vcd.read_or_none(xml.read_vapp, record["href"], what=what)
-            if vapp is not None and vapp.description == expected and _owned_by_system(vapp):
+            if vapp is not None and vapp.description == expected and owned_by_system(vapp):
                 yield vapp.href
 
 
 def _system_owns(vcd: Vcd, href: str) -> bool:
     vapp = vcd.read_or_none(xml.read_vapp, href, what="looking for the migration's vApp")
-    return vapp is not None and _owned_by_system(vapp)
+    return vapp is not None and owned_by_system(vapp)
 
 
-def _owned_by_system(vapp: xml.VApp) -> bool:
+def owned_by_system(vapp: xml.VApp) -> bool:
     """As it is after an import, and as a tenant can make none."""
     return vapp.owner is None or vapp.owner.name == "system"
 

@@ -33,7 +33,7 @@ from ansible_collections.cda.coldmig.plugins.module_utils._vcd_config import (
     shown,
     wanted_nics,
 )
-from ansible_collections.cda.coldmig.plugins.module_utils._vcd_import import Importer, Source, is_settled
+from ansible_collections.cda.coldmig.plugins.module_utils._vcd_import import Importer, Source, empty_vapp, is_settled
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd_target import (
     Found,
     Target,
@@ -71,7 +71,7 @@ def ensure_present(options: Options, *, check_mode: bool) -> Outcome:
                     f"migration {migration['name']} ({migration_id}) has no VM in vCenter yet; run vcenter_vm first"
                 )
             source = Source(moref, vcenter, tuple(str(key) for key in options["disk_keys"]))
-            return _make(gateway, vcd, migration, target, found, source=source, timeout=timeout)
+            return _make(gateway, vcd, migration, target, found, source=source, options=options)
 
 
 def _make(
@@ -82,8 +82,9 @@ def _make(
     found: Found | None,
     *,
     source: Source,
-    timeout: float,
+    options: Options,
 ) -> Outcome:
+    timeout = options["wait_timeout"]
     gateway.begin_import(migration["id"], run_label())
     importer = Importer(vcd, gateway, migration, timeout=timeout)
     outcome = Outcome(changed=True)  # at the least the migration is finished
@@ -104,6 +105,7 @@ def _make(
         migration["id"],
         vcenter={"vm": source.moref, "name": vm.name},
         vcd={"vapp_href": found.vapp.href, "vm_href": vm.href},
+        keep_staging_hours=options["keep_staging_hours"],
     )
     outcome.values = {**_describe(vcd, found.vapp.href, vm.href), "migration": migration}
     return outcome
@@ -146,14 +148,18 @@ def ensure_absent(options: Options, *, check_mode: bool) -> Outcome:
         with Vcd.from_options(options, busy_timeout=options["wait_timeout"]) as vcd:
             require_provider(vcd)
             found = find_existing(vcd, migration, options["moid"] or migration["refs"]["vcenter_vm"], None)
+            importer = Importer(vcd, gateway, migration, timeout=options["wait_timeout"])
             if found is None:
+                empty = empty_vapp(vcd, migration)
+                if empty is not None:
+                    outcome.before, outcome.after = {"vapp": empty.name}, {"vapp": None}
+                    outcome.changed = check_mode or importer.delete_empty(empty)
                 return outcome
             outcome.changed = True
             outcome.before = {"vapp": found.vapp.name, "vm": found.vm.name if found.vm is not None else None}
             outcome.after = {"vapp": None, "vm": None}
             if check_mode:
                 return outcome
-            importer = Importer(vcd, gateway, migration, timeout=options["wait_timeout"])
             if arrival(migration) in ("vapp", "standalone"):
                 importer.delete_vapp(found.vapp)
             elif found.vm is not None:

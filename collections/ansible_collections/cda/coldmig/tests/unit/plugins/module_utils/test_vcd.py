@@ -18,12 +18,14 @@ from ansible_collections.cda.coldmig.plugins.module_utils._vcd import (
     VcdError,
     choose_version,
     equals,
+    is_uncertain,
     same_entity,
 )
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd_login import Credentials
 
 NS = 'xmlns="http://www.vmware.com/vcloud/v1.5"'
 BUSY = f'<Error {NS} majorErrorCode="400" minorErrorCode="BUSY_ENTITY" message="busy with VAPP_UPDATE_VM"/>'
+BROKEN = f'<Error {NS} majorErrorCode="500" minorErrorCode="INTERNAL_SERVER_ERROR" message="host esx-7 is broken"/>'
 URL = "https://vcd.example.com"
 
 
@@ -172,6 +174,63 @@ def test_other_refusal_is_not_repeated_and_names_the_request() -> None:
     }  # fmt: skip
 
 
+def test_trouble_of_the_server_is_waited_for_where_the_request_may_be_repeated() -> None:
+    for method, repeatable in (("GET", None), ("PUT", None), ("DELETE", None), ("POST", True)):
+        vcd, wire, _unused = client((500, BROKEN), (503, ""), (200, "done"))
+        assert vcd.api(method, "/api/x", what="w", repeatable=repeatable) == b"done"
+        assert len(wire.asked) == 3
+    vcd, wire, clock = client(*[(500, BROKEN)] * 100)
+    with pytest.raises(VcdError, match="host esx-7 is broken"):
+        vcd.api("GET", "/api/x", what="w")
+    assert len(wire.asked) == 6
+    assert clock.now < 60
+
+
+def test_trouble_of_the_server_ends_a_request_that_may_have_been_done() -> None:
+    vcd, wire, _unused = client((500, BROKEN), (200, "done"))
+    with pytest.raises(VcdError) as caught:
+        vcd.api("POST", "/api/x", what="w")
+    assert is_uncertain(caught.value)
+    assert len(wire.asked) == 1
+
+
+def test_session_that_ended_is_opened_again_once() -> None:
+    token = {"x-vmware-vcloud-access-token": "second"}
+    vcd, wire, _unused = client((401, ""), (200, "{}", token), (200, "done"))
+    vcd._token = "first"
+    assert vcd.api("POST", "/api/x", what="w") == b"done"
+    assert [asked[1] for asked in wire.asked] == ["/api/x", "/cloudapi/1.0.0/sessions/provider", "/api/x"]
+    assert wire.headers == {"Authorization": "Bearer second"}
+    vcd, wire, _unused = client((401, ""), (200, "{}", token), (401, ""))
+    vcd._token = "first"
+    with pytest.raises(VcdError, match="the session is not valid any more"):
+        vcd.api("GET", "/api/x", what="w")
+    assert len(wire.asked) == 3
+
+
+def test_task_that_finds_something_busy_is_begun_again() -> None:
+    error = '<Error majorErrorCode="400" minorErrorCode="X" message="network:1 is busy completing an operation"/>'
+    vcd, wire, _unused = client((200, task("error", error)), (200, task("success")))
+    vcd.run("POST", "/api/x", what="w", timeout=60)
+    assert len(wire.asked) == 2
+
+
+def test_tenant_reads_vcd_s_text_for_tenants_or_one_that_says_nothing() -> None:
+    def text(body: str, login: Credentials = PASSWORD) -> str:
+        vcd, _unused, _unused = client((400, body), login=login)
+        with pytest.raises(VcdError) as caught:
+            vcd.api("PUT", "/api/x", what="importing VM vm-42")
+        assert "esx-7" in str(caught.value)
+        return str(caught.value.details()["tenant_msg"])
+
+    inner = '<TenantError majorErrorCode="400" minorErrorCode="E" message="no room"/>'
+    start = f'<Error {NS} majorErrorCode="400" minorErrorCode="E" message="esx-7 is full"'
+    assert text(f"{start}>{inner}</Error>") == "no room"
+    assert text(f"{start}/>") == "Cloud Director could not do it (E)"
+    # what VCD says to a tenant's own session is for tenants
+    assert text(f"{start}/>", Credentials("acme", api_token="t")) == "esx-7 is full"
+
+
 def test_every_request_has_an_id_of_its_own() -> None:
     vcd, wire, _unused = client((200, ""), (200, ""))
     vcd.api("GET", "/api/a", what="a")
@@ -271,6 +330,55 @@ def test_mac_is_kept_only_where_asked_and_vcd_s_own_stays_otherwise() -> None:
     current = (vx.Nic(0, mac="00:50:56:01:00:01"), vx.Nic(1, mac="00:50:56:01:00:02"))
     first, second = vc.wanted_nics(migration([{"keep_mac": True}, {}]), current)
     assert (first.mac, second.mac) == ("52:54:00:aa:00:00", "00:50:56:01:00:02")
+
+
+def test_network_none_is_a_nic_without_a_network_and_each_nic_may_have_its_own_kind() -> None:
+    wanted = [{"network": "none"}, {"adapter": "vmxnet3", "ip_mode": "POOL"}]
+    first, second = vc.wanted_nics(migration(wanted), ())
+    assert first == vx.Nic(0, adapter="E1000E")
+    assert second == vx.Nic(1, "n", connected=True, mode="POOL", adapter="VMXNET3")
+
+
+@pytest.mark.parametrize(
+    ("guest", "name"),
+    [
+        ({"os_type": "windows", "computer_name": "SRV-1", "hostname": "srv-1-long-name"}, "SRV-1"),
+        ({"os_type": "windows", "hostname": "a-very-long-host-name"}, "a-very-long-hos"),
+        ({"os_type": "linux", "computer_name": "X", "hostname": "db_1.acme.example"}, "db-1"),
+        ({"os_type": "linux", "hostname": None}, "erp"),
+        ({"os_type": "linux", "hostname": "2024"}, "vm-2024"),
+        ({}, "erp"),
+    ],
+)
+def test_computer_name_is_the_guest_s_own_as_far_as_vcd_takes_it(guest: dict[str, Any], name: str) -> None:
+    assert vc.computer_name({"guest": guest, "machine": {}, "name": "erp.acme.example"}) == name  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize(
+    ("destination", "how", "name"),
+    [
+        ({"vapp": None}, "vapp", "erp-db"),
+        ({"vapp": "old {style}"}, "existing", "old {style}"),
+        ({"vapp": "{name}-{id}", "import_as": "vapp"}, "vapp", "erp-db-0a1b2c3d"),
+        ({"vapp": "app {template}/{serial}", "import_as": "shared"}, "shared", "app linux-SN 1"),
+        ({"vapp": "{serial}", "import_as": "shared"}, "shared", "SN 1"),
+        ({"vapp": None, "import_as": "standalone"}, "standalone", "erp-db"),
+        ({"vapp": "x" * 128 + "{id}", "import_as": "vapp"}, "vapp", "x" * 128),
+    ],
+)
+def test_vapp_is_named_by_its_pattern(destination: dict[str, Any], how: str, name: str) -> None:
+    wanted: Any = {
+        "id": "0a1b2c3d-0000-4000-8000-000000000000",
+        "name": "erp-db",
+        "template": {"name": "linux"},
+        "machine": {"serial": "SN 1"},
+        "destination": destination,
+    }
+    assert (vt.arrival(wanted), vt.vapp_name(wanted)) == (how, name)
+    first, second = vt.vapp_names(wanted)
+    assert second.endswith("-0a1b2c3d")
+    assert len(second) <= 128
+    assert first == name
 
 
 def test_more_entries_than_nics_make_no_nics() -> None:
