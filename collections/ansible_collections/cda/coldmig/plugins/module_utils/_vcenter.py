@@ -282,16 +282,20 @@ class Vcenter:
     def collect(self, root: t.Any, kind: t.Any, paths: Sequence[str]) -> list[tuple[t.Any, dict[str, t.Any]]]:
         """All objects of a type below *root* with their properties, in one query (and its further pages)."""
         with translated(f"reading the inventory ({kind.__name__.rpartition('.')[2]})"):
-            view = self._content.viewManager.CreateContainerView(root, [kind], True)
             try:
-                step = vmodl.query.PropertyCollector.TraversalSpec(
-                    name="view", path="view", skip=False, type=type(view)
-                )
-                start = vmodl.query.PropertyCollector.ObjectSpec(obj=view, skip=True, selectSet=[step])
-                return list(self._retrieve(start, kind, paths))
-            finally:
-                with contextlib.suppress(vmodl.MethodFault, OSError, HTTPException):  # it ends with the session
-                    view.DestroyView()
+                return self._collect(root, kind, paths)
+            except vmodl.fault.ManagedObjectNotFound:  # a view ends with its session, which was opened again
+                return self._collect(root, kind, paths)
+
+    def _collect(self, root: t.Any, kind: t.Any, paths: Sequence[str]) -> list[tuple[t.Any, dict[str, t.Any]]]:
+        view = self._content.viewManager.CreateContainerView(root, [kind], True)
+        try:
+            step = vmodl.query.PropertyCollector.TraversalSpec(name="view", path="view", skip=False, type=type(view))
+            start = vmodl.query.PropertyCollector.ObjectSpec(obj=view, skip=True, selectSet=[step])
+            return self._retrieve(start, kind, paths)
+        finally:
+            with contextlib.suppress(vmodl.MethodFault, OSError, HTTPException):  # it ends with the session
+                view.DestroyView()
 
     def properties(self, obj: t.Any, paths: Sequence[str]) -> dict[str, t.Any]:
         """Some properties of one object; absent ones are left out."""

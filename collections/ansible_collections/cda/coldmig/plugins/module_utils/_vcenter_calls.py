@@ -45,6 +45,7 @@ REPEATABLE = frozenset(
         "PbmCheckRequirements",
     }
 )
+BUSY = frozenset({"408", "429", "500", "502", "503", "504"})
 _SESSION = frozenset({"RetrieveServiceContent", "Login", "Logout"})
 
 
@@ -62,6 +63,8 @@ def is_transient(error: BaseException) -> bool:
         )
     if isinstance(error, ssl.SSLCertVerificationError):
         return False
+    if type(error) is HTTPException:  # a status instead of SOAP, in pyVmomi's words: "503 Service Unavailable"
+        return str(error).partition(" ")[0] in BUSY
     return isinstance(error, OSError | HTTPException)
 
 

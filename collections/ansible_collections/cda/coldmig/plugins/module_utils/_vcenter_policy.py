@@ -24,8 +24,8 @@ from ansible_collections.cda.coldmig.plugins.module_utils._vcenter import (
 with contextlib.suppress(ImportError):  # Vcenter() reports what is missing
     from pyVmomi import pbm
 
-PBM_VERSION = "pbm.version.version2"
-"""That of vSphere 6.0 and newer."""
+PBM_VERSION = "pbm.version.version12"
+"""That of vSphere 6.7, as for the rest."""
 
 
 def policy_id(vcenter: Vcenter, name: str, place: Placement) -> str:
@@ -33,7 +33,7 @@ def policy_id(vcenter: Vcenter, name: str, place: Placement) -> str:
 
     Raises NotFoundError, or VcenterError when the policy does not fit the datastore.
     """
-    stub = vcenter.second_stub("/pbm/sdk", PBM_VERSION)
+    stub = vcenter.second_stub("/pbm", PBM_VERSION)
     try:
         with translated("asking for the storage policies"):
             content = pbm.ServiceInstance("ServiceInstance", stub).RetrieveContent()

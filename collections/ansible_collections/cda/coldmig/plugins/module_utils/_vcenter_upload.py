@@ -134,9 +134,10 @@ def send_disk(
             digest.update(block)
             report(len(block))
     except OSError as error:
+        status, text = _refusal(connection)
         raise UploadError(
-            f"the upload broke off after {sent} of {source.length} bytes: {_refusal(connection) or root_cause(error)}",
-            in_place=True,
+            f"the upload broke off after {sent} of {source.length} bytes: {text or root_cause(error)}",
+            in_place=status is None or status in BUSY,
         ) from error
     if sent != source.length:
         raise UploadError(f"the image has only {sent} of the {source.length} bytes that were announced")
@@ -152,15 +153,15 @@ def send_disk(
     return Sent(sent, digest.hexdigest())
 
 
-def _refusal(connection: HTTPSConnection) -> str:
-    """What the host said before it closed the connection, if it said anything."""
+def _refusal(connection: HTTPSConnection) -> tuple[int | None, str]:
+    """Status and text that the host sent before it closed the connection, if it sent anything."""
     try:
         if connection.sock is not None:
             connection.sock.settimeout(2)
         answer = connection.getresponse()
-        return f"{answer.status} {answer.reason}: {_plain(answer.read(300))}"
+        return answer.status, f"{answer.status} {answer.reason}: {_plain(answer.read(300))}"
     except (OSError, HTTPException):
-        return ""
+        return None, ""
 
 
 def _plain(text: bytes) -> str:
