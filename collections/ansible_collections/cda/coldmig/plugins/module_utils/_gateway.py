@@ -17,7 +17,13 @@ import typing as t
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from ansible_collections.cda.coldmig.plugins.module_utils._errors import HttpError, InputError, ProtocolError
+from ansible_collections.cda.coldmig.plugins.module_utils import _claim
+from ansible_collections.cda.coldmig.plugins.module_utils._errors import (
+    ColdmigError,
+    HttpError,
+    InputError,
+    ProtocolError,
+)
 from ansible_collections.cda.coldmig.plugins.module_utils._http import (
     HttpClient,
     Response,
@@ -220,6 +226,10 @@ class Migration(t.TypedDict):
     disks: list[MigrationDisk]
     progress: dict[str, t.Any] | None
     refs: dict[str, str | None]
+    claim: t.NotRequired[dict[str, str] | None]
+    keep_staging_until: t.NotRequired[str | None]
+    staging_removed_at: t.NotRequired[str | None]
+    checks: t.NotRequired[dict[str, t.Any]]
 
 
 @dataclass(frozen=True)
@@ -242,18 +252,33 @@ class GatewayClient:
     """
 
     def __init__(
-        self, url: str, token: str, *, ca_path: str | None = None, timeout: float = 30.0, attempts: int = 4
+        self,
+        url: str,
+        token: str,
+        *,
+        ca_path: str | None = None,
+        timeout: float = 30.0,
+        attempts: int = 4,
+        claim_seconds: int = _claim.SECONDS,
     ) -> None:
         if not re.fullmatch(r"cm1_(pro|org|ses|iso)_[A-Za-z0-9_-]{43}", token):
             # A wrong token may be another secret, so it is not shown.
             raise InputError("gateway_token", "(hidden)", "a token of the gateway, cm1_pro_… or cm1_org_…")
-        self._http = HttpClient(
-            server_url("gateway_url", url),
-            verify=ca_file("gateway_ca_path", ca_path),
-            headers={"Authorization": f"Bearer {token}", "Accept": "application/json, application/problem+json"},
-            timeout=timeout,
-            attempts=attempts,
-        )
+
+        def client() -> HttpClient:
+            return HttpClient(
+                server_url("gateway_url", url),
+                verify=ca_file("gateway_ca_path", ca_path),
+                headers={"Authorization": f"Bearer {token}", "Accept": "application/json, application/problem+json"},
+                timeout=timeout,
+                attempts=attempts,
+            )
+
+        self._client = client
+        self._http = client()
+        self._claim_seconds = claim_seconds
+        self._holder = _claim.new_holder()
+        self._claims: dict[str, _claim.Claim] = {}
 
     @classmethod
     def from_options(cls, options: t.Mapping[str, t.Any]) -> GatewayClient:
@@ -263,10 +288,15 @@ class GatewayClient:
             options["gateway_token"],
             ca_path=options["gateway_ca_path"],
             timeout=options["timeout"],
+            claim_seconds=options.get("claim_seconds") or _claim.SECONDS,
         )
 
     def close(self) -> None:
-        """Close the connections that are kept open."""
+        """Let go of what was claimed, and close the connections that are kept open."""
+        for migration_id in list(self._claims):
+            self._end_claim(migration_id)
+            with contextlib.suppress(ColdmigError):  # else it ends by itself
+                self._migration_action(migration_id, "release", {"holder": self._holder})
         self._http.close()
 
     def __enter__(self) -> GatewayClient:
@@ -407,21 +437,56 @@ class GatewayClient:
     # -- finishing (provider)
 
     def begin_import(self, migration_id: str, run: str) -> Migration:
-        """copied → importing; from importing it resumes. *run* names who imports."""
-        return self._migration_action(migration_id, "import", {"run": run})
+        """copied → importing; from importing it resumes. *run* names who imports.
+
+        The migration is this client's until ``finish``, ``undone`` or ``close``. Raises HttpError with the slug
+        ``claimed`` while it is another runner's.
+        """
+        migration = self._migration_action(migration_id, "import", self._claim_body(run))
+        self._keep_claim(migration_id, run)
+        return migration
+
+    def claim(self, migration_id: str, run: str) -> Migration:
+        """The same without beginning the import, in any state."""
+        migration = self._migration_action(migration_id, "claim", self._claim_body(run))
+        self._keep_claim(migration_id, run)
+        return migration
+
+    def undone(self, migration_id: str, run: str, to: str) -> Migration:
+        """What was made at the destination is removed: canceled, or copied again (*to*)."""
+        migration = self._migration_action(migration_id, "undone", {"run": run, "holder": self._holder, "to": to})
+        self._end_claim(migration_id)
+        return migration
+
+    def note_check(self, migration_id: str, name: str, found: t.Mapping[str, t.Any]) -> Migration:
+        """Note what a check (preflight, test-boot) found: {passed, detail, findings}."""
+        path = f"/migrations/{_segment(migration_id)}/checks/{_segment(name)}"
+        return t.cast(Migration, self._object("PUT", path, found))
 
     def note_refs(self, migration_id: str, refs: t.Mapping[str, str | None]) -> Migration:
         """Note what was made at the destination so far (vcenter_vm, vcd_vapp, vcd_vm), for a run that resumes."""
+        self._require_claim(migration_id)
         path = f"/migrations/{_segment(migration_id)}/destination-refs"
         return t.cast(Migration, self._object("PATCH", path, refs))
 
     def finish(
-        self, migration_id: str, *, vcenter: t.Mapping[str, str], vcd: t.Mapping[str, str] | None = None
+        self,
+        migration_id: str,
+        *,
+        vcenter: t.Mapping[str, str],
+        vcd: t.Mapping[str, str] | None = None,
+        keep_staging_hours: int | None = None,
     ) -> Migration:
-        """importing → finished."""
-        return self._migration_action(
-            migration_id, "finish", {"vcenter": dict(vcenter), "vcd": dict(vcd) if vcd else None}
-        )
+        """importing → finished. *keep_staging_hours* None keeps the staged copy as long as the site has set."""
+        self._require_claim(migration_id)
+        body: dict[str, t.Any] = {"vcenter": dict(vcenter), "vcd": dict(vcd) if vcd else None}
+        if migration_id in self._claims:
+            body["holder"] = self._holder
+        if keep_staging_hours is not None:
+            body["keep_staging_hours"] = keep_staging_hours
+        migration = self._migration_action(migration_id, "finish", body)
+        self._end_claim(migration_id)
+        return migration
 
     def fail(self, migration_id: str, reason: str, detail: str) -> Migration:
         """Any state that has not ended → failed."""
@@ -439,6 +504,36 @@ class GatewayClient:
                     "the image came without Content-Length", method="GET", url=self._http.base_url + path
                 )
             yield Image(length=int(length), answer=answer)
+
+    # -- the claim
+
+    def _claim_body(self, run: str) -> dict[str, t.Any]:
+        return {"run": run, "holder": self._holder, "seconds": self._claim_seconds}
+
+    def _keep_claim(self, migration_id: str, run: str) -> None:
+        if migration_id in self._claims:
+            return
+        path = f"{API}/migrations/{_segment(migration_id)}/claim"
+
+        def renew() -> t.Mapping[str, t.Any]:
+            # a connection of its own: this is another thread
+            http = self._client()
+            try:
+                return _decoded_object(http.request("POST", path, json=self._claim_body(run)))
+            finally:
+                http.close()
+
+        claim = self._claims[migration_id] = _claim.Claim(self._claim_seconds, renew)
+        claim.start()
+
+    def _require_claim(self, migration_id: str) -> None:
+        if migration_id in self._claims:
+            self._claims[migration_id].require()
+
+    def _end_claim(self, migration_id: str) -> None:
+        claim = self._claims.pop(migration_id, None)
+        if claim is not None:
+            claim.stop()
 
     # -- transport
 

@@ -197,25 +197,28 @@ class Vcd:
 
     def login(self) -> None:
         """Agree on a version and open a session. Raises VcdError when the credentials are refused."""
-        answer = self._exchange("GET", "/api/versions", {"Accept": "application/*+xml"})
+        answer = self._exchange_patiently("GET", "/api/versions", {"Accept": "application/*+xml"})
         self._require_success(answer, "reading the API versions")
         self.version = choose_version(_read_xml(xml.read_versions, answer))
         self._open()
 
     def _open(self) -> None:
         """A session; one that VCD has ended is replaced. Nothing is done by a login that could be done twice."""
-
-        def ask(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Response:
-            attempt = 1
-            while True:
-                answer = self._exchange(method, path, headers, body, repeatable=True)
-                if answer.status < 500 or attempt == ATTEMPTS:
-                    return answer
-                self._sleep(backoff(attempt))
-                attempt += 1
-
+        ask = self._exchange_patiently
         self._token = log_in(ask, self.url, self.version, self._credentials, stale=self._token)
         self._http.set_header("Authorization", f"Bearer {self._token}")
+
+    def _exchange_patiently(
+        self, method: str, path: str, headers: Mapping[str, str], data: bytes | None = None
+    ) -> Response:
+        """For what is done before there is a session: sent again while the server has trouble of its own."""
+        attempt = 1
+        while True:
+            answer = self._exchange(method, path, headers, data, repeatable=True)
+            if answer.status < 500 or attempt == ATTEMPTS:
+                return answer
+            self._sleep(backoff(attempt))
+            attempt += 1
 
     def session(self) -> Session:
         """Who is logged in."""

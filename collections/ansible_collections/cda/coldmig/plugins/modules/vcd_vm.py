@@ -81,6 +81,19 @@ options:
         continues with it.
     type: int
     default: 1800
+  keep_staging_hours:
+    description:
+      - How long the site keeps the staged copy from the end of the migration on, so that its VM could be made again.
+        V(0) removes it with the next round of the site's housekeeping.
+      - Default is what the site keeps of all that has ended.
+    type: int
+  claim_seconds:
+    description:
+      - How long this run keeps others from the migration after it has ended without letting go, because it was killed
+        or has lost its connection. While it works it renews its claim.
+      - A migration that another run works on is refused, with who it is and since when.
+    type: int
+    default: 60
 seealso:
   - module: cda.coldmig.vcenter_vm
   - module: cda.coldmig.migration_info
@@ -199,6 +212,8 @@ def main() -> None:
             "owner": {"type": "str"},
             "disk_keys": {"type": "list", "elements": "str", "default": []},
             "wait_timeout": {"type": "int", "default": 1800},
+            "keep_staging_hours": {"type": "int"},
+            "claim_seconds": {"type": "int", "default": 60},
         },
         required_one_of=[("vcd_password", "vcd_api_token", "vcd_service_account_path")],
         required_together=[("vcd_user", "vcd_password")],

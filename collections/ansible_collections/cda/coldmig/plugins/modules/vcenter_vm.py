@@ -145,6 +145,13 @@ options:
     default: 600
 notes:
   - The gateway, vCenter and the hosts of the cluster (port 443) must be reachable from where the module runs.
+  claim_seconds:
+    description:
+      - How long this run keeps others from the migration after it has ended without letting go, because it was killed
+        or has lost its connection. While it works it renews its claim.
+      - A migration that another run works on is refused, with who it is and since when.
+    type: int
+    default: 60
 seealso:
   - module: cda.coldmig.vcd_vm
   - module: cda.coldmig.migration_info
@@ -319,6 +326,7 @@ def main() -> None:
             "parallel_disks": {"type": "int", "default": 1},
             "import_attempts": {"type": "int", "default": 3},
             "wait_timeout": {"type": "int", "default": 600},
+            "claim_seconds": {"type": "int", "default": 60},
         },
         required_if=[
             ("state", "present", ("datacenter", "datastore")),
