@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -49,7 +50,7 @@ def site(_site: Site) -> Iterator[Site]:
     """Simulated vCenter and VCD. All that VCD answered must have been valid."""
     yield _site
     _site.vcenter.faults()
-    _site.vcenter.settings(lease_timeout_seconds=300, device_url_host="public")
+    _site.vcenter.settings(lease_timeout_seconds=300, device_url_host="public", boots={})
     _site.vcd.faults()
     _site.vcd.settings(task_seconds=0.2, inventory_lag=0.2, idle_seconds=1800)
     assert _site.vcd.call("GET", "violations")["violations"] == []
@@ -253,7 +254,11 @@ class Destination:
             "gateway_token": self.gateway.token,
             "gateway_ca_path": str(self.gateway.ca),
             "migration": migration_id,
-            **{"vcenter_vm": self._vcenter, "vcd_vm": self._vcd}.get(module, dict)(),
+            **{
+                "vcenter_vm": self._vcenter,
+                "vcenter_test_boot": self._vcenter_account,
+                "vcd_vm": self._vcd,
+            }.get(module, dict)(),
             "_ansible_check_mode": check,
             "_ansible_diff": True,
             **options,
@@ -287,7 +292,7 @@ class Destination:
     def vcd(self, migration_id: str, **options: Any) -> dict[str, Any]:
         return self("vcd_vm", migration_id, **options)
 
-    def _vcenter(self) -> dict[str, Any]:
+    def _vcenter_account(self) -> dict[str, Any]:
         where = self.site.state["vcenter"]
         return {
             "hostname": where["host"],
@@ -295,6 +300,12 @@ class Destination:
             "username": where["username"],
             "password": where["password"],
             "ca_path": str(self.site.ca),
+        }
+
+    def _vcenter(self) -> dict[str, Any]:
+        where = self.site.state["vcenter"]
+        return {
+            **self._vcenter_account(),
             "datacenter": where["datacenter"],
             "cluster": where["cluster"],
             "resource_pool": "coldmig-staging",
@@ -318,6 +329,101 @@ class Destination:
 @pytest.fixture
 def destination(site: Site, gateway: Gateway) -> Destination:
     return Destination(site, gateway)
+
+
+# --- the playbook -------------------------------------------------------------------------------------------------
+
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Run:
+    """A finished ansible-playbook."""
+
+    status: int
+    text: str
+
+    @property
+    def changed(self) -> int:
+        """How many tasks changed something, on all hosts."""
+        return sum(int(count) for count in re.findall(r"changed=(\d+)", self.text))
+
+
+@dataclass
+class Provider:
+    """The provider's CI: inventory, variables and, in the environment, credentials."""
+
+    folder: Path
+    environment: dict[str, str]
+    variables: dict[str, Any]
+
+    def finish(self, *migrations: Staged, arguments: tuple[str, ...] = (), **variables: Any) -> Run:
+        """Run the playbook for these migrations alone, as others of this test session may be due as well."""
+        started = self.start(*migrations, arguments=arguments, **variables)
+        output, _ = started.communicate(timeout=300)
+        return Run(started.returncode, output)
+
+    def start(
+        self, *migrations: Staged, playbook: str = "finish", arguments: tuple[str, ...] = (), **variables: Any
+    ) -> subprocess.Popen[str]:
+        """Start a playbook for these migrations, as leader of a process group of its own."""
+        target = ",".join(f"{migration.name}-{migration.id[:8]}" for migration in migrations)
+        given = {**self.variables, **({"coldmig_target": target} if target else {}), **variables}
+        return subprocess.Popen(
+            [
+                BIN / "ansible-playbook",
+                f"cda.coldmig.{playbook}",
+                "-i",
+                "i.coldmig.yml",
+                *arguments,
+                "-e",
+                json.dumps(given),
+            ],
+            env=self.environment,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+
+@pytest.fixture
+def provider(site: Site, gateway: Gateway, tmp_path: Path) -> Provider:
+    (tmp_path / "i.coldmig.yml").write_text("plugin: cda.coldmig.migrations\n")
+    vcenter, vcd = site.state["vcenter"], site.state["vcd"]
+    environment = {
+        **os.environ,
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
+        "ANSIBLE_CONFIG": str(tmp_path / "none.cfg"),
+        "ANSIBLE_HOME": str(tmp_path / "ansible"),
+        "ANSIBLE_LOCALHOST_WARNING": "false",
+        "COLDMIG_GATEWAY_URL": gateway.url,
+        "COLDMIG_GATEWAY_TOKEN": gateway.token,
+        "COLDMIG_GATEWAY_CA": str(gateway.ca),
+        "VMWARE_PASSWORD": vcenter["password"],
+        "VCD_PASSWORD": vcd["users"]["administrator"]["password"],
+    }
+    (tmp_path / "none.cfg").write_text("[defaults]\n")
+    variables = {
+        "finish_vcenter_hostname": vcenter["host"],
+        "finish_vcenter_port": vcenter["port"],
+        "finish_vcenter_username": vcenter["username"],
+        "finish_vcenter_ca_path": str(site.ca),
+        "finish_datacenter": vcenter["datacenter"],
+        "finish_cluster": vcenter["cluster"],
+        "finish_resource_pool": "coldmig-staging",
+        "finish_folder": "coldmig-staging",
+        "finish_datastore": vcenter["datastore"],
+        "finish_vcd_url": vcd["url"],
+        "finish_vcd_user": "administrator",
+        "finish_vcd_ca_path": str(site.ca),
+    }
+    return Provider(tmp_path, environment, variables)
+
+
+# --- what is there ------------------------------------------------------------------------------------------------
 
 
 def vms_of(site: Site, migration_id: str) -> list[dict[str, Any]]:
