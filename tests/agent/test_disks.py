@@ -44,6 +44,11 @@ def test_a_disk_is_described_with_what_the_kernel_knows(machine: Machine) -> Non
     assert (disk.table, disk.partitions) == (None, ())
 
 
+def test_a_maker_that_stands_in_the_model_already_is_not_repeated(machine: Machine) -> None:
+    machine.add("sda", "pci0/host0", **{"device/vendor": "QEMU    \n", "device/model": "QEMU HARDDISK\n"})
+    assert machine.read()[0].disk.model == "QEMU HARDDISK"
+
+
 def test_the_serial_number_may_come_from_udev(machine: Machine) -> None:
     machine.add("sda", "pci0/host0", dev="8:16\n")
     write_tree(machine.root, {"run/udev/data/b8:16": "S:disk/by-id/x\nE:ID_SERIAL_SHORT=QM00001\nE:ID_MODEL=QEMU\n"})

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coldmig_agent import __version__, fence, inspection, names
-from coldmig_agent.discovery import cpu, disks, dmi, firmware, memory, nics, nvram, tpm
+from coldmig_agent.discovery import cpu, disks, dmi, firmware, memory, nics, nvram, tables, tpm
 from coldmig_agent.discovery import notices as signatures
 from coldmig_agent.discovery.disks import Source
 from coldmig_agent.encryption import verdict
@@ -28,6 +28,13 @@ MAX_GUESTS = 32
 _UUID = re.compile(r"^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 #: GPT type that only Windows makes ("Microsoft reserved").
 _WINDOWS_RESERVED = "e3c9e316-0b5c-4db8-817d-f92df00215ae"
+#: What partitions without a file system are for.
+_TYPES = {
+    tables.ESP_GUID: "EFI system partition",
+    tables.MBR_ESP: "EFI system partition",
+    tables.BIOS_BOOT_GUID: "BIOS boot partition",
+    _WINDOWS_RESERVED: "reserved by Windows",
+}
 _MEMBERS = {"LVM2_member": "LVM", "linux_raid_member": "Linux software RAID"}
 _MADE_OF_MEMBERS = ("lvm/", "md/")
 
@@ -107,7 +114,10 @@ def _looks_like_windows(sources: Sequence[Source], look: Look) -> bool:
 def _contents(sources: Sequence[Source]) -> str:
     """``2 ext4, 1 swap, 1 of type 0xa5``: what the disks hold, as far as signatures and partition types tell."""
     volumes = [volume for source in sources for volume in source.volumes]
-    words = [volume.content.fstype or (f"of type {volume.type}" if volume.type else "unknown") for volume in volumes]
+    words = [
+        volume.content.fstype or _TYPES.get(volume.type) or (f"of type {volume.type}" if volume.type else "unknown")
+        for volume in volumes
+    ]
     return ", ".join(f"{count} {word}" for word, count in Counter(words).most_common(8)) or "nothing"
 
 
@@ -182,7 +192,7 @@ def ordered(notices: Sequence[Notice]) -> tuple[Notice, ...]:
 
 def discover(roots: Roots, images: Sequence[Path] = (), say: Say = lambda _words: None) -> Found:
     """Look at everything. Raises FenceError; whatever cannot be found out is left empty and, if it matters, noticed."""
-    tables = dmi.read(roots.sys)
+    board = dmi.read(roots.sys)
     say("reading the partition tables")
     sources = find_sources(roots, images)
     chip = tpm.read(roots.sys)
@@ -199,18 +209,18 @@ def discover(roots: Roots, images: Sequence[Path] = (), say: Say = lambda _words
     secure = nvram.secure_boot(roots.sys)
     guest, missing = (guests[0], None) if guests else without_system(sources, look)
     addresses = [address for state in all_states(roots.sys, roots.proc) for address in state.addresses]
-    identity = tables.system.uuid
+    identity = board.system.uuid
     machine = Machine(
         agent_version=__version__,
         smbios_uuid=identity if identity and _UUID.match(identity) else None,
-        vendor=tables.system.vendor,
-        product=tables.system.product,
-        serial=tables.system.serial,
+        vendor=board.system.vendor,
+        product=board.system.product,
+        serial=board.system.serial,
         firmware=systems.firmware,
         secure_boot=secure,
         live_boot_firmware=live,
-        cpu=cpu.read(roots.sys, roots.proc, tables.sockets),
-        memory_bytes=memory.read(roots.sys, roots.proc, tables.memory_bytes),
+        cpu=cpu.read(roots.sys, roots.proc, board.sockets),
+        memory_bytes=memory.read(roots.sys, roots.proc, board.memory_bytes),
         nics=tuple(cards),
         disks=tuple(source.disk for source in surveyed.sources),
         guest=guest,

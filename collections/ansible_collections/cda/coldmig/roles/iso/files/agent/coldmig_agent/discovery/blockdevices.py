@@ -109,7 +109,8 @@ def block_devices(sys: Path, dev: Path, run: Path) -> list[BlockDevice]:
         udev = _udev_properties(run, read_text(entry / "dev") or "")
         vendor = read_text(entry / "device/vendor") or ""
         model = _first(read_text(entry / "device/model"), udev.get("ID_MODEL"))
-        if vendor and not vendor.startswith("0x") and vendor not in {"ATA", "NVMe"}:
+        # SCSI splits the maker from the model; ATA and NVMe have both in one, and some makers repeat themselves.
+        if vendor and not vendor.startswith("0x") and vendor not in {"ATA", "NVMe"} and not model.startswith(vendor):
             model = clean(f"{vendor} {model}", 128)
         serial = _first(
             read_text(entry / "serial"),
