@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_bodies as bodies
+from ansible_collections.cda.coldmig.plugins.module_utils._vcd_xml import Nic
 from lxml import etree
 
 from simulators.run import Site
@@ -21,8 +23,9 @@ pytest.importorskip("pyvcloud", reason="pyvcloud is not installed")
 
 # pyvcloud opens a log file in the current directory when it is imported.
 with tempfile.TemporaryDirectory() as elsewhere, contextlib.chdir(elsewhere):
-    from pyvcloud.vcd.client import BasicLoginCredentials, Client, QueryResultFormat, RelationType
+    from pyvcloud.vcd.client import BasicLoginCredentials, Client, MetadataDomain, QueryResultFormat, RelationType
     from pyvcloud.vcd.exceptions import AccessForbiddenException, UnauthorizedException, VcdException
+    from pyvcloud.vcd.metadata import Metadata
     from pyvcloud.vcd.org import Org
     from pyvcloud.vcd.platform import Platform
     from pyvcloud.vcd.vapp import VApp
@@ -141,6 +144,60 @@ def test_tenant_sees_its_own_and_may_not_import(site: Site, system: Client, vcen
         other.get_resource(answer.get("href"))
     with pytest.raises(AccessForbiddenException):
         own.post_resource(f"{server.get('href')}/importVmAsVApp", params(site, vm._moId, "again"), MEDIA)
+
+
+def test_what_we_send_goes_through_another_client(site: Site, system: Client, vcenter: Vcenter, tmp_path: Path) -> None:
+    """A vApp for several VMs that pyvcloud makes; two VMs imported with our bodies; what became of it, by pyvcloud."""
+    disk = make_vmdk(tmp_path)
+    sources = [vcenter.vm(f"several-{number}", [disk, disk])._moId for number in range(2)]
+    time.sleep(0.3)
+    server = Platform(system).get_vcenter("vcenter-north").get("href")
+    url = site.state["vcd"]["url"]
+    profiles = site.state["vcd"]["organizations"]["acme"]["vdcs"]["acme-production"]["storage_profiles"]
+    gold, silver = (f"{url}/api/vdcStorageProfile/{profiles[name]['id']}" for name in ("gold", "silver"))
+
+    vdc = VDC(system, resource=Org(system, resource=system.get_org_by_name("acme")).get_vdc("acme-production"))
+    wait(system, vdc.create_vapp("several", "for many").Tasks.Task)
+    vdc.reload()
+    vapp = VApp(system, resource=vdc.get_vapp("several"))
+    assert vapp.get_resource().get("status") == "1"
+    for number, moref in enumerate(sources):
+        imported = bodies.Import(f"several-{number}", "host", moref, gold, "by a test", {"2001": silver})
+        body = bodies.import_into_vapp(imported, vapp=vapp.get_resource().get("href"))
+        into = f"{server}/importVmIntoExistingVApp"
+        wait(system, system.post_resource(into, etree.fromstring(body), bodies.MEDIA_IMPORT_INTO_VAPP))
+    vapp.reload()
+    wait(system, vapp.connect_org_vdc_network("acme-web"))
+    vapp.reload()
+    vm = VM(system, resource=vapp.get_vm("several-1"))
+    href = vm.get_resource().get("href")
+    assert vm.list_storage_profile() == [{"name": "gold"}, {"name": "silver"}]
+
+    nics = bodies.network_connections([Nic(0, "acme-web", connected=True, mode="POOL", adapter="VMXNET3")])
+    section = f"{href}/networkConnectionSection/"
+    wait(system, system.put_resource(section, etree.fromstring(nics), bodies.MEDIA_NETWORK_CONNECTION))
+    vm.reload()
+    (nic,) = vm.list_nics()
+    assert (nic["network"], nic["ip_address"], nic["adapter_type"]) == ("acme-web", "192.168.10.100", "VMXNET3")
+    wait(system, vm.add_nic("E1000E", False, True, "acme-web", "DHCP", None))
+
+    entries = bodies.metadata({("SYSTEM", "coldmig.id"): "4711"})
+    wait(system, system.post_resource(f"{href}/metadata", etree.fromstring(entries), bodies.MEDIA_METADATA))
+    noted = Metadata(system, href=f"{href}/metadata").get_metadata_value("coldmig.id", MetadataDomain.SYSTEM)
+    assert noted.TypedValue.Value == 4711
+    off = f"{href}/guestCustomizationSection/"
+    custom = etree.fromstring(bodies.customization_off("host"))
+    wait(system, system.put_resource(off, custom, bodies.MEDIA_CUSTOMIZATION))
+    answer = etree.tostring(system.get_resource(href))
+    renamed = bodies.reconfigure(answer, name="renamed", description="d", disks={"2000": silver})
+    wait(system, system.post_resource(f"{href}/action/reconfigureVm", etree.fromstring(renamed), bodies.MEDIA_VM))
+    vm.reload()
+    assert (vm.get_resource().get("name"), vm.list_storage_profile()) == ("renamed", [{"name": "silver"}] * 2)
+    assert len(vm.list_nics()) == 2
+
+    own = connect(site, "acme", "acme-admin", tmp_path)
+    with pytest.raises(AccessForbiddenException):
+        own.post_resource(f"{href}/metadata", etree.fromstring(entries), bodies.MEDIA_METADATA)
 
 
 def test_wrong_password_is_refused(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -523,8 +523,6 @@ def compose_vapp(request: Request, key: str) -> Answer:
     vapp_name = _check_name(document.get("name"), "The attribute name")
     if any(child.tag == name("SourcedItem") for child in document):
         raise bad_request("The simulator composes empty vApps only.")
-    if _is_true(document.get("powerOn"), True) or _is_true(document.get("deploy"), True):
-        raise bad_request("A vApp without virtual machines can neither be deployed nor powered on.")
     if any(vapp.name == vapp_name and vapp.vdc is target for vapp in request.site.vapps.values()):
         raise duplicate(vapp_name)
     owner = request.site.system_user if request.user.is_system else request.user

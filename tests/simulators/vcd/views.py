@@ -308,6 +308,7 @@ class Views:
                 "status": 1,
             },
             self.link("up", self.org_href(vdc.org, admin=admin), Media.ADMIN_ORG if admin else Media.ORG, vdc.org.name),
+            self.link("add", f"{self.vdc_href(vdc)}/action/composeVApp", Media.COMPOSE),
             el("Description", None, ""),
             el("AllocationModel", None, "AllocationVApp"),
             el("ComputeCapacity", None, el("Cpu", None, *zero), el("Memory", None, *memory)),
