@@ -49,6 +49,11 @@ def load(path: Path = DEFAULT) -> Json:
         org.setdefault("id", stable_id("org", name))
         org.setdefault("full_name", name)
         _complete_users(org.setdefault("users", {}), name)
+        for group_name, group in org.setdefault("groups", {}).items():
+            group.setdefault("id", stable_id("group", name, group_name))
+            for network_name, network in group["networks"].items():
+                network.setdefault("id", stable_id("network", name, group_name, network_name))
+                network.setdefault("dns", None)
         for vdc_name, vdc in org.setdefault("vdcs", {}).items():
             if vdc.get("resource_pool") not in pools:
                 raise ValueError(f"{path}: VDC {vdc_name}: resource_pool must be one of {pools}")

@@ -180,7 +180,7 @@ def test_disks_settings_and_texts_are_as_the_destination_says(
             "description": "database",
             "owner": "acme-author",
             "metadata": {"cost center": "4711"},
-            "networks": [{"network": "none"}, {"network": "acme-web", "adapter": "e1000e"}],
+            "networks": [{"network": "none"}, {"network": "acme-stretched", "ip_mode": "POOL", "adapter": "e1000e"}],
         },
     )
     finished(destination.vcenter(migration.id))
@@ -196,7 +196,9 @@ def test_disks_settings_and_texts_are_as_the_destination_says(
     assert vm["customization"]["ComputerName"] == "db"
     first, second = result["vm"]["nics"]
     assert (first["network"], first["connected"], first["adapter"]) == (None, False, "VMXNET3")
-    assert (second["network"], second["adapter"]) == ("acme-web", "E1000E")
+    # a network of a data center group, which the VDC does not list
+    assert (second["network"], second["adapter"]) == ("acme-stretched", "E1000E")
+    assert second["ip"].startswith("192.168.30.1")
 
 
 def test_all_wrong_names_can_be_told_and_the_first_one_fails_the_run(

@@ -277,7 +277,9 @@ def _network(network: Network) -> dict[str, Any]:
         "backingNetworkId": network.portgroup,
         "networkType": "DIRECT",
         "orgVdc": {"name": vdc.name, "id": f"urn:vcloud:vdc:{vdc.id}"},
-        "ownerRef": {"name": vdc.name, "id": f"urn:vcloud:vdc:{vdc.id}"},
+        "ownerRef": {"name": vdc.name, "id": f"urn:vcloud:vdc:{vdc.id}"}
+        if network.group is None
+        else {"name": network.group.name, "id": f"urn:vcloud:vdcGroup:{network.group.id}"},
         "orgRef": {"name": vdc.org.name, "id": f"urn:vcloud:org:{vdc.org.id}"},
         "shared": False,
         "status": "REALIZED",
@@ -296,6 +298,32 @@ def network(request: Request, key: str) -> Answer:
     if found is None or not _tenant_scope(request, found.vdc.org):
         raise forbidden(key)
     return Answer(200, _network(found))
+
+
+@routes.add("GET", f"{_V}/vdcGroups/{{key}}", family="json")
+def vdc_group(request: Request, key: str) -> Answer:
+    found = request.site.groups.get(_urn(key, "vdcGroup"))
+    if found is None or not _tenant_scope(request, found.vdcs[0].org):
+        raise forbidden(key)
+    org = found.vdcs[0].org
+    members = [
+        {
+            "vdcRef": {"name": vdc.name, "id": f"urn:vcloud:vdc:{vdc.id}"},
+            "orgRef": {"name": org.name, "id": f"urn:vcloud:org:{org.id}"},
+            "status": "REALIZED",
+        }
+        for vdc in found.vdcs
+    ]
+    return Answer(
+        200,
+        {
+            "id": key,
+            "name": found.name,
+            "orgId": f"urn:vcloud:org:{org.id}",
+            "type": "LOCAL",
+            "participatingOrgVdcs": members,
+        },
+    )
 
 
 @routes.add("GET", f"{_V}/users", family="json")

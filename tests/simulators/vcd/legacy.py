@@ -753,7 +753,7 @@ def _vapp_network(request: Request, vapp: VApp, network_name: str, element: etre
         parent = request.site.networks.get(key)
         if parent is None or not _visible_vdc(request, parent.vdc):
             raise forbidden(f"urn:vcloud:network:{key}")
-        if parent.vdc is not vapp.vdc:
+        if not parent.serves(vapp.vdc):
             raise bad_request(f"The network {parent.name} does not belong to the VDC {vapp.vdc.name}.")
     if fence != "isolated" and parent is None:
         raise bad_request(f"NetworkConfig {network_name}: FenceMode {fence} needs a ParentNetwork")

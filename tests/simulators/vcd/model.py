@@ -108,10 +108,24 @@ class Network:
     first: str
     last: str
     dns: str | None
+    group: Group | None = None
+
+    def serves(self, vdc: Vdc) -> bool:
+        """Whether vApps of the VDC may use it."""
+        return vdc in self.group.vdcs if self.group is not None else vdc is self.vdc
 
     @property
     def subnet(self) -> ipaddress.IPv4Network:
         return ipaddress.IPv4Network(f"{self.gateway}/{self.prefix}", strict=False)
+
+
+@dataclass(eq=False)
+class Group:
+    """A data center group: VDCs that share networks."""
+
+    id: str
+    name: str
+    vdcs: list[Vdc]
 
 
 @dataclass(eq=False)
@@ -255,6 +269,7 @@ class Site:
         self.vdcs: dict[str, Vdc] = {}
         self.profiles: dict[str, Profile] = {}
         self.networks: dict[str, Network] = {}
+        self.groups: dict[str, Group] = {}
         self.vapps: dict[str, VApp] = {}
         self.vms: dict[str, Vm] = {}
         self.tasks: dict[str, Task] = {}
@@ -297,6 +312,8 @@ class Site:
                     net["dns"],
                 )
                 vdc.networks[network_name] = self.networks[network.id] = network
+        for group_name, group in data["groups"].items():
+            self._add_group(org, group_name, group)
 
     def record(self, kind: str, **details: Any) -> None:
         """Note an event; the control endpoint gives them out."""
@@ -306,6 +323,15 @@ class Site:
     def versions(self) -> list[tuple[int, int]]:
         """API versions that are served now, oldest first."""
         return [version for version in VERSIONS if self.oldest <= version <= self.newest]
+
+    def _add_group(self, org: Org, name: str, data: dict[str, Any]) -> None:
+        group = self.groups[data["id"]] = Group(data["id"], name, [org.vdcs[vdc] for vdc in data["vdcs"]])
+        for network_name, net in data["networks"].items():
+            first, last = net["range"]
+            self.networks[net["id"]] = Network(
+                net["id"], network_name, group.vdcs[0], net["portgroup"], net["gateway"], net["prefix"],
+                first, last, net["dns"], group,
+            )  # fmt: skip
 
     # sessions
 

@@ -35,7 +35,8 @@ options:
     type: str
   vcd_api_token:
     description:
-      - API token, in place of O(vcd_user) and O(vcd_password). Needs API version 36.1 (Cloud Director 10.3.1).
+      - API token, in place of O(vcd_user) and O(vcd_password), also if these are given.
+      - Needs API version 36.1 (Cloud Director 10.3.1).
       - If not set, the environment variable E(VCD_API_TOKEN) is used.
     type: str
   vcd_service_account_path:

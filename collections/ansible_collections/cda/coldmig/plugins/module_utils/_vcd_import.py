@@ -247,7 +247,7 @@ class Importer:
         if vapp.status in NOT_MADE or not vapp.vms or any(vm.status in NOT_MADE for vm in vapp.vms):
             failed = [task.error for task in vapp.tasks if task.error is not None]
             why = str(failed[0]) if failed else f"VCD made no VM (the vApp is '{vapp.status_name}')"
-            raise TaskFailedError(f"{what}: {why}")
+            raise TaskFailedError(f"{what}: {why}", tenant=failed[0].tenant if failed else None)
 
     # -- without a vApp
 

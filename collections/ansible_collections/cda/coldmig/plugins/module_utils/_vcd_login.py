@@ -43,7 +43,7 @@ Ask = Callable[[str, str, Mapping[str, str], bytes], Response]
 
 @dataclass(frozen=True)
 class Credentials:
-    """How to log in: *user* and *password*, or *api_token*, or *service_account* (path of its file)."""
+    """How to log in: *user* and *password*; in place of these *api_token* or *service_account* (path of its file)."""
 
     org: str
     user: str | None = None
@@ -52,12 +52,10 @@ class Credentials:
     service_account: str | None = None
 
     def __post_init__(self) -> None:
-        given = (self.password is not None, self.api_token is not None, self.service_account is not None)
-        if sum(given) > 1:
-            raise InputError(
-                "vcd_api_token", "(hidden)", "only one of vcd_password, vcd_api_token and vcd_service_account_path"
-            )
-        if not any(given) or (self.password is not None and self.user is None):
+        tokens = (self.api_token, self.service_account)
+        if None not in tokens:
+            raise InputError("vcd_api_token", "(hidden)", "only one of vcd_api_token and vcd_service_account_path")
+        if tokens == (None, None) and (self.user is None or self.password is None):
             raise InputError(
                 "vcd_user",
                 self.user,

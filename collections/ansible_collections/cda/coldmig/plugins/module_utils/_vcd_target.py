@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_xml as xml
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError
-from ansible_collections.cda.coldmig.plugins.module_utils._gateway import Migration
-from ansible_collections.cda.coldmig.plugins.module_utils._vcd import Vcd, entity_id, same_entity
+from ansible_collections.cda.coldmig.plugins.module_utils._gateway import Migration, NetworkSettings
+from ansible_collections.cda.coldmig.plugins.module_utils._vcd import Vcd, entity_id, equals, same_entity
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd_errors import DestinationError, VcdError
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter import listing
 
@@ -141,17 +141,7 @@ def survey(vcd: Vcd, migration: Migration, owner: str | None) -> tuple[Target | 
         if disk["storage_profile"] is not None
         and (found := profile(f"destination.disks[{index}].storage_profile", disk["storage_profile"])) is not None
     }
-    networks = {
-        network["network"]: found
-        for index, network in enumerate(destination["networks"])
-        if network["network"] != xml.NO_NETWORK
-        and (
-            found := _by_name(
-                f"destination.networks[{index}].network", network["network"], vdc.networks, where, problems
-            )
-        )
-        is not None
-    }
+    networks = _find_networks(vcd, destination["networks"], vdc, where, problems)
     arrive, name, vapp = arrival(migration), vapp_name(migration), None
     if arrive in ("shared", "existing"):
         try:
@@ -172,6 +162,36 @@ def survey(vcd: Vcd, migration: Migration, owner: str | None) -> tuple[Target | 
     if problems:
         return None, problems
     return Target(arrive, vdc, storage_profile, disks, networks, name, vapp, user), []
+
+
+def _find_networks(
+    vcd: Vcd, wanted: Sequence[NetworkSettings], vdc: xml.Vdc, where: str, problems: list[ColdmigError]
+) -> dict[str, xml.Reference]:
+    """The networks by name: those that the VDC offers, and those of groups of VDCs that it belongs to."""
+    found: dict[str, xml.Reference] = {}
+    for index, entry in enumerate(wanted):
+        name = entry["network"]
+        if name == xml.NO_NETWORK or name in found:
+            continue
+        offered = next((one for one in vdc.networks if one.name == name), None) or _of_a_group(vcd, vdc, name)
+        if offered is None:
+            offered = _by_name(f"destination.networks[{index}].network", name, vdc.networks, where, problems)
+        if offered is not None:
+            found[name] = offered
+    return found
+
+
+def _of_a_group(vcd: Vcd, vdc: xml.Vdc, name: str) -> xml.Reference | None:
+    """A network of a data center group; the VDC must take part in the group."""
+    what = f"looking for network {name!r}"
+    for network in vcd.cloudapi_items("/1.0.0/orgVdcNetworks", what=what, condition=equals("name", name)):
+        group = str((network.get("ownerRef") or {}).get("id", ""))
+        if network.get("name") != name or not group.startswith("urn:vcloud:vdcGroup:"):
+            continue
+        members = vcd.cloudapi("GET", f"/1.0.0/vdcGroups/{group}", what=what).get("participatingOrgVdcs") or ()
+        if any(same_entity((member.get("vdcRef") or {}).get("id"), vdc.href) for member in members):
+            return xml.Reference(name, f"{vcd.url}/api/network/{entity_id(str(network['id']))}")
+    return None
 
 
 def _by_name(

@@ -127,10 +127,13 @@ def test_login_that_the_version_does_not_know_is_told(credentials: Credentials, 
 
 
 def test_one_way_to_log_in_is_needed_and_only_one_taken() -> None:
-    for wrong in ({}, {"user": "a"}, {"password": "p"}, {"user": "a", "password": "p", "api_token": "t"}):
+    for wrong in ({}, {"user": "a"}, {"password": "pw"}, {"api_token": "pw", "service_account": "/f"}):
         with pytest.raises(InputError) as caught:
             Credentials("System", **wrong)  # type: ignore[arg-type]
-        assert "'p'" not in str(caught.value)
+        assert "pw" not in str(caught.value)
+    # a password in the environment is no hindrance
+    door = Door("t")
+    assert log_in(door, URL, "38.1", Credentials("System", user="a", password="pw", api_token="t")) == "jwt-1"
     assert "secret" not in repr(Credentials("System", user="a", password="secret"))
 
 
