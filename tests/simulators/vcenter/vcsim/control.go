@@ -41,7 +41,7 @@ type vmView struct {
 	Path         string            `json:"path"`
 	ResourcePool string            `json:"resource_pool"`
 	Folder       string            `json:"folder"`
-	Policies     []string          `json:"policies"` // ids of storage policies as the import asked for them
+	Policies     []string          `json:"policies"` // ids of storage policies as the last reconfiguration has them
 	Written      bool              `json:"written"`  // the disks are not what was imported any more: the VM ran
 	Snapshots    int               `json:"snapshots"`
 	ManagedBy    string            `json:"managed_by"`

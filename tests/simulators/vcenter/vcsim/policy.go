@@ -49,3 +49,20 @@ func (*solver) PbmCheckRequirements(req *pbmtypes.PbmCheckRequirements) soap.Has
 	}
 	return &pbmmethods.PbmCheckRequirementsBody{Res: answer}
 }
+
+// notePolicies keeps the storage policies of a ReconfigVM_Task. What an import says of them counts for nothing, as it is not
+// documented whether vCenter obeys it there.
+func (s *Sim) notePolicies(body []byte) {
+	match := thisVM.FindSubmatch(body)
+	found := profileID.FindAllSubmatch(body, -1)
+	if match == nil || found == nil {
+		return
+	}
+	var ids []string
+	for _, id := range found {
+		ids = append(ids, string(id[1]))
+	}
+	s.mu.Lock()
+	s.policies[types.ManagedObjectReference{Type: "VirtualMachine", Value: string(match[1])}] = ids
+	s.mu.Unlock()
+}

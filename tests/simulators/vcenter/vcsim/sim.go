@@ -71,7 +71,7 @@ type Sim struct {
 	leases  map[string]*Lease // by id in the device URL
 	disks   map[types.ManagedObjectReference]map[int32]*StoredDisk
 	managed map[types.ManagedObjectReference]string
-	// storage policies that imports asked for, the VM's first
+	// storage policies, the VM's and its disks'
 	policies map[types.ManagedObjectReference][]string
 	missing  map[types.ManagedObjectReference]int // VMs with disks that the last sweeps did not find
 	events   []Event
@@ -148,6 +148,11 @@ var (
 func (s *Sim) serveSDK(w http.ResponseWriter, r *http.Request, method string, body []byte) {
 	switch method {
 	case "ImportVApp":
+	case "ReconfigVM_Task":
+		s.notePolicies(body)
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		s.inner.ServeHTTP(w, r)
+		return
 	case "PowerOnVM_Task", "PowerOffVM_Task", "CreateSnapshot_Task", "RevertToCurrentSnapshot_Task":
 		s.serveGuest(w, r, method, body)
 		return
@@ -197,11 +202,6 @@ func (s *Sim) serveImport(w http.ResponseWriter, r *http.Request, body []byte) {
 		return
 	}
 	vm := types.ManagedObjectReference{Type: "VirtualMachine", Value: string(entity[1])}
-	for _, profile := range profileID.FindAllSubmatch(body, -1) {
-		s.mu.Lock()
-		s.policies[vm] = append(s.policies[vm], string(profile[1]))
-		s.mu.Unlock()
-	}
 	lease, err := s.newLease(vm)
 	if err != nil {
 		s.destroyVM(vm)

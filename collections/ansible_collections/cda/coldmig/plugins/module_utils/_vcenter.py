@@ -19,6 +19,7 @@ import traceback
 import typing as t
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from http.client import HTTPException, HTTPSConnection
 from http.cookies import SimpleCookie
 from urllib.parse import unquote
@@ -426,20 +427,27 @@ class Vcenter:
         *hint* is a managed object id to look at first. VMs that vanish while they are read are no error.
         """
         if hint is not None:
-            vm = vim.VirtualMachine(hint, self._stub)
-            with translated(f"reading VM {hint}"), contextlib.suppress(vmodl.fault.ManagedObjectNotFound):
-                found = _marked(vm, self.properties(vm, ["name", "config.extraConfig"]), migration_id)
-                if found is not None:
-                    return found
-        matching = [
-            found
-            for vm, values in self.collect(self._content.rootFolder, vim.VirtualMachine, ["name", "config.extraConfig"])
-            if (found := _marked(vm, values, migration_id)) is not None
+            found = self._if_marked(vim.VirtualMachine(hint, self._stub), migration_id)
+            if found is not None:
+                return found
+        # The settings of all VMs are megabytes where there are thousands of them. Name and annotation are not, and both
+        # have the id until Cloud Director takes the VM over; by then the gateway knows its reference.
+        candidates = [
+            vm
+            for vm, values in self.collect(self._content.rootFolder, vim.VirtualMachine, ["name", "config.annotation"])
+            if migration_id[:8] in values.get("name", "") or migration_id in (values.get("config.annotation") or "")
         ]
+        matching = [found for vm in candidates if (found := self._if_marked(vm, migration_id)) is not None]
         if len(matching) > 1:
             known = ", ".join(f"{vm.name} ({vm.moid})" for vm in matching)
             raise VcenterError(f"several VMs carry the migration id {migration_id}: {known}; remove all but one")
         return matching[0] if matching else None
+
+    def _if_marked(self, vm: t.Any, migration_id: str) -> FoundVm | None:
+        """The VM, if it is there and carries this id."""
+        with translated(f"reading VM {vm._moId}"), contextlib.suppress(vmodl.fault.ManagedObjectNotFound):
+            return _marked(vm, self.properties(vm, ["name", "config.extraConfig"]), migration_id)
+        return None
 
     def remove_vm(self, vm: FoundVm, *, timeout: float, sleep: Callable[[float], None] = time.sleep) -> None:
         """Destroy a VM with its disks; one that is gone already is fine.
@@ -466,14 +474,39 @@ class Vcenter:
             else:
                 return
 
-    def mark_complete(self, vm: FoundVm, *, timeout: float) -> None:
-        """Note in the VM that all its disks arrived: what lacks this mark is replaced by the next run."""
-        self.reconfigure(
-            vm,
-            vim.vm.ConfigSpec(extraConfig=[vim.option.OptionValue(key=STATE_KEY, value=STATE_COMPLETE)]),
-            f"marking VM {vm.name} complete",
-            timeout=timeout,
+    def is_off(self, vm: FoundVm) -> bool:
+        """Whether the VM is powered off; a suspended one is not."""
+        with translated(f"reading VM {vm.name}"):
+            state = self.properties(vm.ref, ["runtime.powerState"]).get("runtime.powerState")
+        return bool(state == vim.VirtualMachine.PowerState.poweredOff)
+
+    def power_ons(self, vm: FoundVm) -> list[datetime]:
+        """When the VM was powered on, as far back as vCenter keeps events (a month by default)."""
+        wanted = vim.event.EventFilterSpec(
+            entity=vim.event.EventFilterSpec.ByEntity(entity=vm.ref, recursion="self"),
+            eventTypeId=["VmPoweredOnEvent", "DrsVmPoweredOnEvent"],
         )
+        with translated(f"reading the events of VM {vm.name}"):
+            events = self._content.eventManager.QueryEvents(wanted) or []
+        return [event.createdTime for event in events]
+
+    def mark_complete(self, vm: FoundVm, *, timeout: float, policy_id: str | None = None) -> None:
+        """Note in the VM that all its disks arrived: what lacks this mark is replaced by the next run.
+
+        The storage policy was asked for with the import; what an import makes of it is not documented, of this it is.
+        """
+        spec = vim.vm.ConfigSpec(extraConfig=[vim.option.OptionValue(key=STATE_KEY, value=STATE_COMPLETE)])
+        if policy_id is not None:
+            profiles = [vim.vm.DefinedProfileSpec(profileId=policy_id)]
+            with translated(f"reading VM {vm.name}"):
+                devices = self.properties(vm.ref, ["config.hardware.device"]).get("config.hardware.device") or ()
+            spec.vmProfile = profiles
+            spec.deviceChange = [
+                vim.vm.device.VirtualDeviceSpec(operation="edit", device=device, profile=profiles)
+                for device in devices
+                if isinstance(device, vim.vm.device.VirtualDisk)
+            ]
+        self.reconfigure(vm, spec, f"marking VM {vm.name} complete", timeout=timeout)
 
     def reconfigure(self, vm: FoundVm, spec: t.Any, action: str, *, timeout: float) -> None:
         """Change settings of a VM. *spec* says how it shall be, so that it may be sent twice."""

@@ -34,6 +34,7 @@ REPEATABLE = frozenset(
         "CreateContainerView",
         "DestroyView",
         "RetrievePropertiesEx",
+        "QueryEvents",
         "QueryConfigOptionEx",
         "HttpNfcLeaseSetManifestChecksumType",
         "HttpNfcLeaseGetManifest",

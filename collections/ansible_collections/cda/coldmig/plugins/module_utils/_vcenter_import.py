@@ -281,7 +281,7 @@ def _import_once(
         compare_manifest(lease, targets, sent, algorithm)
         complete(vcenter, lease, entity, request.name)
         vm = FoundVm(entity, request.name, complete=True)
-        vcenter.mark_complete(vm, timeout=timeout)
+        vcenter.mark_complete(vm, timeout=timeout, policy_id=request.policy_id)
     except BaseException as error:
         left_over = abort(vcenter, lease, entity, request.migration_id, timeout=timeout)
         if left_over and isinstance(error, ColdmigError):

@@ -134,9 +134,9 @@ def send_disk(
             digest.update(block)
             report(len(block))
     except OSError as error:
-        status, text = _refusal(connection)
+        status, reason = _refusal(connection)
         raise UploadError(
-            f"the upload broke off after {sent} of {source.length} bytes: {text or root_cause(error)}",
+            f"the upload broke off after {sent} of {source.length} bytes: {reason or root_cause(error)}",
             in_place=status is None or status in BUSY,
         ) from error
     if sent != source.length:

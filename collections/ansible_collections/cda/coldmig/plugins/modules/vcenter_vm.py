@@ -129,7 +129,7 @@ options:
   parallel_disks:
     description: How many disks are sent at the same time.
     type: int
-    default: 1
+    default: 3
   import_attempts:
     description:
       - How often the import is tried before a failure that may pass, such as a lost lease, is one. What is left of a
@@ -323,7 +323,7 @@ def main() -> None:
             "hardware_version": {"type": "str"},
             "thin": {"type": "bool", "default": True},
             "storage_policy": {"type": "str"},
-            "parallel_disks": {"type": "int", "default": 1},
+            "parallel_disks": {"type": "int", "default": 3},
             "import_attempts": {"type": "int", "default": 3},
             "wait_timeout": {"type": "int", "default": 600},
             "claim_seconds": {"type": "int", "default": 60},
