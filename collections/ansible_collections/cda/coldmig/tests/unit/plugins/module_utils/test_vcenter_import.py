@@ -1,11 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import hashlib
-import http.client
-import http.server
-import threading
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -57,6 +52,12 @@ def test_urls_are_matched_by_bus_and_unit_whatever_their_order() -> None:
 def test_class_is_known_with_and_without_its_prefix() -> None:
     urls = [url("/n/AHCIController0:1", "a"), url("/n/VirtualAHCIController0:0", "b")]
     assert indexes(urls, "ahci") == {0: "b", 1: "a"}
+
+
+def test_place_may_be_named_as_in_the_vm_s_own_file() -> None:
+    assert indexes([url("/vm/scsi0:1", "b"), url("/vm/scsi0:0", "a")]) == {1: "b", 0: "a"}
+    assert indexes([url("/vm/sata0:1", "b"), url("/vm/sata0:0", "a")], "ahci") == {1: "b", 0: "a"}
+    assert indexes([url("/vm/VirtualNVMEController0:1", "b"), url("/vm/nvme0:0", "a")], "nvme") == {1: "b", 0: "a"}
 
 
 def test_urls_that_only_number_the_disks_are_matched() -> None:
@@ -117,6 +118,13 @@ def test_config_spec_has_the_hardware() -> None:
     }
 
 
+def test_storage_policy_is_set_for_the_vm_and_every_disk_only() -> None:
+    spec = vi.build_config_spec(vi.VmRequest("i", "n", "a", hardware(), policy_id="p-1"), "ds")
+    assert [profile.profileId for profile in spec.vmProfile] == ["p-1"]
+    assert [len(change.profile or []) for change in spec.deviceChange] == [0, 1, 1]
+    assert not vi.build_config_spec(vi.VmRequest("i", "n", "a", hardware()), "ds").vmProfile
+
+
 @pytest.mark.parametrize("name", CONTROLLERS_BY_NAME)
 def test_every_controller_exists_in_pyvmomi(name: str) -> None:
     spec = vi.build_config_spec(vi.VmRequest("i", "n", "a", hardware(name)), "ds")
@@ -128,116 +136,10 @@ def test_nics_are_not_connected_and_keep_a_mac_only_where_asked() -> None:
     network = vim.Network("network-1", None)
     nics = [c.device for c in vi.build_config_spec(request, "ds", network, "VM Network").deviceChange][-2:]
     assert [(nic.macAddress, nic.addressType) for nic in nics] == [("52:54:00:00:00:01", "manual"), (None, "generated")]
-    assert [nic.connectable.connected for nic in nics] == [False, False]
-
-
-def test_digest_is_taken_from_the_manifest_only_if_it_is_of_the_same_kind() -> None:
-    both = SimpleNamespace(sha1="aa", checksum="bb", checksumType="SHA256")
-    old = SimpleNamespace(sha1="aa", checksum=None, checksumType=None)
-    assert vi.received_digest(both, "sha256") == "bb"
-    assert vi.received_digest(both, "sha1") == "aa"
-    assert vi.received_digest(old, "sha256") is None
-    assert vi.received_digest(None, "sha1") is None
+    assert [(nic.connectable.connected, nic.connectable.startConnected) for nic in nics] == [(False, False)] * 2
 
 
 def test_listing_is_bounded() -> None:
     assert listing([]) == "are none"
     assert listing(["a"]) == "is 'a'"
     assert listing(f"n{number:02}" for number in range(12)).endswith("'n09' and 2 more")
-
-
-# --- sending, over plain HTTP on the loopback ---------------------------------------------------------------------
-
-
-class _Host(http.server.BaseHTTPRequestHandler):
-    """Takes uploads; ``server.refuse`` makes it answer that status unread."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        server: Any = self.server
-        if server.refuse:
-            self.send_response(server.refuse, "No")
-            self.send_header("Content-Length", "9")
-            self.send_header("Connection", "close")
-            self.end_headers()
-            self.wfile.write(b"disk full")
-            self.close_connection = True
-            return
-        server.headers = dict(self.headers)
-        server.body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_args: object) -> None:
-        """Nothing."""
-
-
-@pytest.fixture
-def host() -> Iterator[Any]:
-    server: Any = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Host)
-    server.refuse = 0
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-class Source:
-    """An image of some blocks that says it has *length* bytes."""
-
-    def __init__(self, blocks: list[bytes], length: int | None = None) -> None:
-        self.length = sum(map(len, blocks)) if length is None else length
-        self._blocks = blocks
-
-    def blocks(self) -> Iterator[bytes]:
-        return iter(self._blocks)
-
-
-def send(host: Any, source: Source, stop: threading.Event | None = None) -> tuple[vi.Sent, list[int]]:
-    counted: list[int] = []
-    connection: Any = http.client.HTTPConnection("127.0.0.1", host.server_address[1], timeout=5)
-    try:
-        sent = vi.send_disk(
-            connection,
-            "https://esx/nfc/1/disk-0.vmdk",
-            source,
-            algorithm="sha256",
-            report=counted.append,
-            stop=stop or threading.Event(),
-        )
-    finally:
-        connection.close()
-    return sent, counted
-
-
-def test_disk_is_posted_with_its_exact_length_and_digest(host: Any) -> None:
-    sent, counted = send(host, Source([b"a" * 70_000, b"b" * 10]))
-    assert host.body == b"a" * 70_000 + b"b" * 10
-    assert host.headers["Content-Length"] == "70010"
-    assert host.headers["Content-Type"] == "application/x-vnd.vmware-streamVmdk"
-    assert "Transfer-Encoding" not in host.headers
-    assert sent == vi.Sent(70_010, hashlib.sha256(host.body).hexdigest())
-    assert counted == [70_000, 10]
-
-
-def test_image_that_is_shorter_or_longer_than_announced_is_an_error(host: Any) -> None:
-    with pytest.raises(vi.UploadError, match="only 3 of the 5 bytes"):
-        send(host, Source([b"abc"], 5))
-    with pytest.raises(vi.UploadError, match="more than the 2 bytes"):
-        send(host, Source([b"abc"], 2))
-
-
-def test_refusal_in_the_middle_is_quoted(host: Any) -> None:
-    host.refuse = 507
-    with pytest.raises(vi.UploadError, match=r"507 No: disk full"):
-        send(host, Source([b"x" * (1 << 20)] * 64))
-
-
-def test_upload_stops_when_told_to(host: Any) -> None:
-    stop = threading.Event()
-    stop.set()
-    with pytest.raises(vi.UploadError, match="stopped"):
-        send(host, Source([b"x"]), stop)
