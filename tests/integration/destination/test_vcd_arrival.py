@@ -22,7 +22,9 @@ FAULTS = ("refuse", "drop", "lose")
 @pytest.fixture(autouse=True)
 def settings(site: Site) -> Iterator[None]:
     yield
-    site.vcd.settings(oldest="36.0", newest="39.1", vm_quota=0, storage_limit_mb=0, standalone_networks="attached")
+    site.vcd.settings(
+        oldest="36.0", newest="39.1", vm_quota=0, runtime_lease=0, storage_limit_mb=0, standalone_networks="attached"
+    )
 
 
 def vapp_named(site: Site, name: str) -> dict[str, Any]:
@@ -285,7 +287,9 @@ def test_service_account_s_token_is_renewed_and_its_session_shared(
     assert renewed != first
     assert file.stat().st_mode & 0o777 == 0o600
     site.vcd.call("POST", "expire-sessions")
-    finished(destination.vcd(migration.id, **account))
+    site.vcd.settings(runtime_lease=7 * 86400)
+    (warning,) = finished(destination.vcd(migration.id, **account))["warnings"]
+    assert "7 days after its start, because the organization 'acme' has a runtime lease" in str(warning)
     assert json.loads(file.read_text())["refresh_token"] not in (first, renewed)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".account.json.lock", "account.json"]
 

@@ -253,6 +253,7 @@ class Site:
         self.idle_seconds: float = 1800.0
         self.discovery_seconds: float = 180.0
         self.oldest, self.newest = VERSIONS[0], VERSIONS[-1]
+        self.runtime_lease: int = 0  # seconds
         self.vm_quota: int = 0  # of each VDC; 0: none
         self.storage_limit_mb: int = 0  # of each storage profile; 0: none
         self.standalone_networks = "attached"  # or "asked": what a standalone VM's NIC names must be put there before

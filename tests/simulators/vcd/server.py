@@ -51,7 +51,8 @@ def _version(value: str) -> tuple[int, int]:
 
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "task_seconds": float, "inventory_lag": float, "idle_seconds": float, "discovery_seconds": float,
-    "oldest": _version, "newest": _version, "vm_quota": int, "storage_limit_mb": int, "standalone_networks": str,
+    "oldest": _version, "newest": _version, "vm_quota": int, "storage_limit_mb": int, "runtime_lease": int,
+    "standalone_networks": str,
 }  # fmt: skip
 
 

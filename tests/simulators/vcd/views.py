@@ -874,7 +874,7 @@ class Views:
                 "ovf:required": False,
             },
             el("ovf:Info", None, "Lease settings section"),
-            el("DeploymentLeaseInSeconds", None, 0),
+            el("DeploymentLeaseInSeconds", None, self.site.runtime_lease),
             el("StorageLeaseInSeconds", None, 0),
         )
         networks = [el("ovf:Network", {"ovf:name": name}, el("ovf:Description", None, "")) for name in vapp.networks]

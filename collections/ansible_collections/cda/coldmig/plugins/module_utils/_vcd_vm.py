@@ -108,6 +108,12 @@ def _make(
         keep_staging_hours=options["keep_staging_hours"],
     )
     outcome.values = {**_describe(vcd, found.vapp.href, vm.href), "migration": migration}
+    lease = outcome.values["vapp"]["runtime_lease"]
+    if lease:
+        outcome.notes.append(
+            f"Cloud Director stops vApp {found.vapp.name!r} {lease / 86400:.3g} days after its start, because the "
+            f"organization {migration['organization']!r} has a runtime lease; renew it, or set it to never expire"
+        )
     return outcome
 
 
@@ -179,6 +185,7 @@ def _describe(vcd: Vcd, vapp_href: str, vm_href: str) -> dict[str, t.Any]:
             "href": vapp.href,
             "status": vapp.status_name,
             "owner": vapp.owner.name if vapp.owner is not None else None,
+            "runtime_lease": vapp.runtime_lease,
         },
         "vm": {
             "name": vm.name,

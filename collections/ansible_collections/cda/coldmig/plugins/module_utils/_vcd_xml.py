@@ -164,6 +164,8 @@ class VApp:
     deployed: bool = False
     vdc: str | None = None
     description: str = ""
+    runtime_lease: int = 0
+    """Seconds after which VCD stops the vApp; 0 is never."""
     owner: Reference | None = None
     vms: tuple[Vm, ...] = ()
     tasks: tuple[Task, ...] = ()
@@ -395,6 +397,7 @@ def read_vapp(body: bytes) -> VApp:
         deployed=_true(root.get("deployed")),
         vdc=_up(root, "vdc"),
         description=child_text(root, "Description") or "",
+        runtime_lease=_int(root.findtext(f"{vcloud('LeaseSettingsSection')}/{vcloud('DeploymentLeaseInSeconds')}")),
         owner=_reference(root.find(f"{vcloud('Owner')}/{vcloud('User')}")),
         vms=tuple(_vm(vm) for vm in root.iterfind(f"{vcloud('Children')}/{vcloud('Vm')}")),
         tasks=_tasks(root),

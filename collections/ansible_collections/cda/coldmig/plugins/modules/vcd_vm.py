@@ -181,6 +181,7 @@ vapp:
     href: https://vcd.example.com/api/vApp/vapp-0a6ed1d6-5a4f-47ba-9f7b-0f0f5d4c7a0e
     status: powered_on
     owner: acme-admin
+    runtime_lease: 0
 migration:
   description: The migration as the gateway has it now, described at M(cda.coldmig.migration_info).
   returned: success
@@ -221,7 +222,10 @@ def main() -> None:
     )
     ensure = ensure_present if module.params["state"] == "present" else ensure_absent
     with reporting_errors(module):
-        module.exit_json(**ensure(module.params, check_mode=module.check_mode).as_result())
+        outcome = ensure(module.params, check_mode=module.check_mode)
+        for note in outcome.notes:
+            module.warn(note)
+        module.exit_json(**outcome.as_result())
 
 
 if __name__ == "__main__":
