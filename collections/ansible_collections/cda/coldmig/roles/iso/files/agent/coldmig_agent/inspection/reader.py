@@ -86,7 +86,8 @@ class Reader:
         with theirs:
             self._requests = ours
             self._server = subprocess.Popen(
-                [sys.executable, "-m", "coldmig_agent", COMMAND],
+                # -P: the service's working directory, which is /, must not be among what the jail shows.
+                [sys.executable, "-P", "-m", "coldmig_agent", COMMAND],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=None if os.environ.get("COLDMIG_DEBUG") else subprocess.DEVNULL,
