@@ -65,8 +65,9 @@ def loops_of(directory: Path) -> list[str]:
 
 
 @needs_loops
-def test_a_system_is_found_and_the_disk_is_unchanged(tmp_path: Path) -> None:
+def test_a_system_is_found_and_the_disk_is_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk = guest_disk(tmp_path)
+    monkeypatch.chdir("/")  # as the agent's service
     before = sha256(disk)
     found = inspect_images(disk)
     assert hostnames(found) == {"disk0/1": ["erp-db-01"]}

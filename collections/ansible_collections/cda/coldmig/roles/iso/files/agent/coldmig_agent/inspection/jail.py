@@ -100,7 +100,7 @@ def build(nodes: Mapping[str, Path]) -> None:
     for name in ("bin", "sbin", "lib", "lib64"):
         (PLACE / name).symlink_to(f"usr/{name}")
     for path in dict.fromkeys(Path(entry).resolve() for entry in sys.path if entry):
-        if path.exists() and not path.is_relative_to("/usr"):
+        if path.exists() and not path.is_relative_to("/usr") and not PLACE.is_relative_to(path):
             _bind(path)
     for name, mode, number in (("null", 0o666, (1, 3)), ("fuse", 0o600, (10, 229))):
         os.mknod(PLACE / "dev" / name, stat.S_IFCHR | mode, os.makedev(*number))
