@@ -211,7 +211,7 @@ def main() -> None:
             "moid": {"type": "str"},
             "vcenter": {"type": "str"},
             "owner": {"type": "str"},
-            "disk_keys": {"type": "list", "elements": "str", "default": []},
+            "disk_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "wait_timeout": {"type": "int", "default": 1800},
             "keep_staging_hours": {"type": "int"},
             "claim_seconds": {"type": "int", "default": 60},
