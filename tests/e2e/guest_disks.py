@@ -158,8 +158,8 @@ PLANS = {
             "dracut",
             root=f"UUID={_uuid('dracut', 'root')}",
             fstab_root=f"UUID={_uuid('dracut', 'root')} / ext4 errors=remount-ro 0 1",
-            # A short wait for a disk that does not come; dracut's own is three minutes.
-            arguments="ro rd.retry=20",
+            # How long it waits for a disk that does not come; without this, for ever.
+            arguments="ro rd.timeout=100",
         ),
     )
 }

@@ -49,6 +49,8 @@ NICS = (
     ("e1000e", "e1000e", "8086:10d3"),
     ("e1000", "e1000-82545em", "8086:100f"),
 )
+#: The guest whose machine is powered off at its console after the assessment; the others lose their power.
+POWERED_OFF = "plain"
 MEMORY_MIB = 768
 AGENT_MEMORY_MIB = 1024
 
@@ -181,6 +183,11 @@ def _register(story: Story, guest: Guest, directory: Path) -> dict[str, Any]:
                         stats = running.block_stats()
                         if not all(one.untouched for one in stats):
                             raise SiteError(f"{guest.name}: its disks were written to: {stats}")
+                        # Then a person decides, with a key.
+                        running.wait_for(r"press r for rebooting", 30)
+                        if guest.name == POWERED_OFF:
+                            running.type_text("p")
+                            running.wait_exit(60)
                         return migration
                 if not running.alive:
                     break
@@ -276,7 +283,7 @@ def run(
     def one(cell: Cell) -> Result | str:
         guest, kept = guests[cell.guest], directory / str(cell) / "boot.json"
         # Built guests lie in a directory that is named after what they were made from.
-        origin = str(guest.disks[0])
+        origin = str(guest.disks[0].resolve())
         with contextlib.suppress(OSError, ValueError, KeyError):
             earlier = json.loads(kept.read_text())
             if earlier.pop("origin") == origin:

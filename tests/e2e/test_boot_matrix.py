@@ -61,7 +61,9 @@ def test_a_guest_boots_where_the_agent_says_so_and_nowhere_else(
     guest = guest_images.build((name,))[name]
     predicted = ask(guest)
     cells = [cell for cell in CELLS if cell.guest == name]
-    results = run(cells, {name: guest}, {name: predicted}, tmp_path, jobs=1)
+    # A guest that waits for a disk that does not come needs no processor for it.
+    jobs = 2 if set(cells) & set(FAILING) else 1
+    results = run(cells, {name: guest}, {name: predicted}, tmp_path, jobs=jobs)
     print(tables(results))
     assert [sentence for result in results for sentence in result.wrong] == []
     assert {result.cell: result.real.booted for result in results} == {cell: cell not in FAILING for cell in cells}
