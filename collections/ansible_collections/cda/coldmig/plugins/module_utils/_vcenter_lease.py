@@ -26,6 +26,7 @@ from ansible_collections.cda.coldmig.plugins.module_utils._vcenter import (
     Placement,
     Vcenter,
     VcenterError,
+    VcenterUnreachableError,
     describe_fault,
     translated,
 )
@@ -125,8 +126,11 @@ def choose_checksum(lease: t.Any, targets: Iterable[DeviceUrl]) -> str:
     """Ask for SHA-256 in the manifest; without it there is SHA-1, which serves as well against transfer errors."""
     wanted = [vim.KeyValue(key=target.key, value="sha256") for target in targets]
     try:
-        lease.HttpNfcLeaseSetManifestChecksumType(wanted)
-    except vmodl.MethodFault:
+        with translated("choosing the digest of the import's manifest"):
+            lease.HttpNfcLeaseSetManifestChecksumType(wanted)
+    except VcenterUnreachableError:
+        raise
+    except VcenterError:
         return "sha1"
     return "sha256"
 

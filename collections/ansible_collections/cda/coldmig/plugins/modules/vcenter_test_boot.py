@@ -14,7 +14,7 @@ description:
   - A sign of life is the heartbeat of VMware Tools. Where no VMware Tools run, it is that the VM does not power itself
     off for a while; a picture of its console is kept to look at.
   - The VM runs on a snapshot that is dropped afterwards. Its disks stay as they were copied.
-  - The result is kept in the VM, and given again by later runs without another boot.
+  - The result is kept in the VM, and given again by later runs without another boot. The migration has it as well.
 author:
   - CDA cold migration maintainers (@cda)
 extends_documentation_fragment:
@@ -55,6 +55,13 @@ options:
     description: Whether to boot the VM although the result of a test boot is known.
     type: bool
     default: false
+  claim_seconds:
+    description:
+      - How long this run keeps others from the migration after it has ended without letting go, because it was killed
+        or has lost its connection. While it works it renews its claim.
+      - A migration that another run works on is refused, with who it is and since when.
+    type: int
+    default: 60
   wait_timeout:
     description: Seconds to wait for each thing that vCenter does.
     type: int
@@ -127,6 +134,7 @@ def main() -> None:
             "screenshot": {"type": "path"},
             "required": {"type": "bool", "default": True},
             "again": {"type": "bool", "default": False},
+            "claim_seconds": {"type": "int", "default": 60},
             "wait_timeout": {"type": "int", "default": 600},
         },
         supports_check_mode=True,
