@@ -398,6 +398,16 @@ class Vcd:
             records = list(self.query(kind, what=what))
         return (record for record in records if record.get(attribute) == value)
 
+    def related(self, kind: str, attribute: str, href: str, *, what: str) -> Iterator[Mapping[str, str]]:
+        """The records whose attribute is a reference to this entity, by a filter where VCD takes one."""
+        try:
+            records = list(self.query(kind, f"{attribute}=={href}", what=what))
+        except VcdError as error:
+            if error.status != 400:
+                raise
+            records = list(self.query(kind, what=what))
+        return (record for record in records if same_entity(record.get(attribute), href))
+
     def cloudapi_items(self, path: str, *, what: str, condition: str | None = None) -> Iterator[dict[str, t.Any]]:
         """All items of a ``/cloudapi`` list. *condition* is a FIQL filter, see ``equals``."""
         page, pages = 1, 1

@@ -18,7 +18,7 @@ from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_bodies as 
 from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_xml as xml
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import Migration
-from ansible_collections.cda.coldmig.plugins.module_utils._vcd import Vcd, same_entity
+from ansible_collections.cda.coldmig.plugins.module_utils._vcd import Vcd
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd_errors import VcdError
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd_target import (
     Target,
@@ -159,8 +159,8 @@ def _vm_quota(vcd: Vcd, target: Target) -> Iterator[Finding]:
     vdc = target.vdc
     if not vdc.vm_quota:
         return
-    records = vcd.query("adminVM", what="counting the VMs of the VDC")
-    used = sum(r.get("isVAppTemplate") != "true" and same_entity(r.get("vdc"), vdc.href) for r in records)
+    records = vcd.related("adminVM", "vdc", vdc.href, what="counting the VMs of the VDC")
+    used = sum(record.get("isVAppTemplate") != "true" for record in records)
     if used >= vdc.vm_quota:
         yield _error("vm-quota", f"VDC {vdc.name!r} may have {vdc.vm_quota} VMs, and has {used}")
 
@@ -168,11 +168,8 @@ def _vm_quota(vcd: Vcd, target: Target) -> Iterator[Finding]:
 def _storage(vcd: Vcd, migration: Migration, target: Target) -> Iterator[Finding]:
     """Room in the storage profiles; each disk takes whole MiB."""
     sizes = [-(-disk["size_bytes"] // MIB) for disk in migration["machine"]["disks"]]
-    records = [
-        record
-        for record in vcd.query("adminOrgVdcStorageProfile", what="reading the storage profiles")
-        if same_entity(record.get("vdc"), target.vdc.href)
-    ]
+    what = "reading the storage profiles"
+    records = list(vcd.related("adminOrgVdcStorageProfile", "vdc", target.vdc.href, what=what))
     usual = target.storage_profile
     needed: dict[str, int] = {}
     for index, size in enumerate(sizes):

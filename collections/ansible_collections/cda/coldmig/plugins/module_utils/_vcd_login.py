@@ -125,8 +125,10 @@ def _require_success(answer: Response, server: str, credentials: Credentials, wh
         return
     request_id = header(answer, "X-VMWARE-VCLOUD-REQUEST-ID")
     if answer.status in (400, 401, 403):
+        hint = "; each of its tokens is good for one login, a used one must be granted anew"
         raise VcdError(
-            f"VCD {server} does not accept {what} in organization {credentials.org!r}",
+            f"VCD {server} does not accept {what} in organization {credentials.org!r}"
+            + (hint if credentials.service_account is not None else ""),
             status=answer.status,
             request_id=request_id,
         )

@@ -234,12 +234,15 @@ def _no_vapp(vcd: Vcd, vdc: xml.Vdc, name: str, where: str) -> DestinationError:
 def _find_user(vcd: Vcd, organization: str, field: str, name: str) -> xml.Reference:
     what = f"looking for user {name!r}"
     orgs = [record["href"] for record in vcd.search("organization", "name", organization, what=what)]
-    found = [r for r in vcd.query("adminUser", what=what) if any(same_entity(r.get("org"), org) for org in orgs)]
-    for record in found:
-        if record.get("name") == name:
-            return xml.Reference(name, record["href"])
+
+    def of_the_organization(records: Iterable[Mapping[str, str]]) -> list[Mapping[str, str]]:
+        return [record for record in records if any(same_entity(record.get("org"), org) for org in orgs)]
+
+    for record in of_the_organization(vcd.search("adminUser", "name", name, what=what)):
+        return xml.Reference(name, record["href"])
+    others = of_the_organization(vcd.query("adminUser", what=what))
     raise DestinationError(
-        f"{field}: organization {organization!r} has no user {name!r}; there {listing(r['name'] for r in found)}"
+        f"{field}: organization {organization!r} has no user {name!r}; there {listing(r['name'] for r in others)}"
     )
 
 

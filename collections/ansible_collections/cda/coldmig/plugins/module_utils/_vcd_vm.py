@@ -58,6 +58,9 @@ def ensure_present(options: Options, *, check_mode: bool) -> Outcome:
         require_staged(migration)
         with Vcd.from_options(options, busy_timeout=timeout) as vcd:
             require_provider(vcd)
+            if not check_mode and migration["state"] != "finished":
+                # before it is looked what is there: another run may just be making it
+                migration = gateway.claim(migration_id, run_label())
             if migration["state"] == "finished":
                 return _as_it_is(vcd, migration)
             target = look_up(vcd, migration, options["owner"])
