@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_bodies as bodies
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd import Vcd
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd_check import check
+from ansible_collections.cda.coldmig.plugins.module_utils._vcd_xml import Reference
 
 from simulators.run import Site
 
@@ -121,12 +123,12 @@ def test_vapp_that_was_there_keeps_its_own_networks_and_loses_what_the_import_br
 ) -> None:
     host = stage(sizes=(1,), destination={"networks": [{"network": "acme-db"}]})
     finished(destination.vcenter(host.id))
-    finished(destination.vcd(host.id))
+    attach(destination, finished(destination.vcd(host.id))["vapp"]["href"], "acme-stretched")
     guest = stage(sizes=(1,), destination={"import_as": "existing", "vapp": host.name})
     finished(destination.vcenter(guest.id, network="VM Network"))
     finished(destination.vcd(guest.id))
     vapp = vapp_named(site, host.name)
-    assert sorted(vapp["networks"]) == ["acme-db", "acme-web"]
+    assert sorted(vapp["networks"]) == ["acme-db", "acme-stretched", "acme-web"]
     assert len(vapp["vms"]) == 2
     finished(destination.vcd(guest.id, state="absent"))
     assert [vm["name"] for vm in vapp_named(site, host.name)["vms"]] == [host.name]
@@ -227,10 +229,25 @@ def test_quota_is_told_to_tenants_in_their_words(site: Site, stage: Stage, desti
 # --- looking before the first byte --------------------------------------------------------------------------------
 
 
+def session(destination: Destination, **account: Any) -> Vcd:
+    """Cloud Director with the account of the tests."""
+    given = {"vcd_org": "System", "vcd_api_token": None, "vcd_service_account_path": None, "vcd_validate_certs": True}
+    return Vcd.from_options({**given, **destination._vcd(), **account})
+
+
+def attach(destination: Destination, vapp: str, network: str) -> None:
+    """A network of the vApp that nothing uses yet."""
+    groups = destination.site.state["vcd"]["organizations"]["acme"]["groups"]
+    href = f"{vapp}/networkConfigSection/"
+    with session(destination) as vcd:
+        added = Reference(network, f"{vcd.url}/api/network/{groups['acme-group']['networks'][network]['id']}")
+        body = bodies.change_vapp_networks(vcd.api("GET", href, what="reading"), add=[added])
+        vcd.run("PUT", href, what="attaching", media=bodies.MEDIA_NETWORK_CONFIG, body=body, timeout=30)
+
+
 def findings(destination: Destination, migration: Staged, **options: Any) -> list[tuple[str, str, str]]:
     """(code, message, text for tenants) of all that is in the way, asked with the account of the tests."""
-    given = {"vcd_org": "System", "vcd_api_token": None, "vcd_service_account_path": None, "vcd_validate_certs": True}
-    with Vcd.from_options({**given, **destination._vcd(), **options.pop("account", {})}) as vcd:
+    with session(destination, **options.pop("account", {})) as vcd:
         found = check(vcd, destination.gateway.migration(migration.id), **options)
     return [(one.code, one.message, one.tenant) for one in found]
 
