@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from pyVmomi import vim, vmodl
 
+from simulators.control import ControlError
+
 from .conftest import Vcenter, make_vmdk, wait_until
 
 
@@ -253,3 +255,97 @@ def test_wrong_password_is_refused(vcenter: Vcenter) -> None:
         SmartConnect(
             host=where["host"], port=where["port"], user=where["username"], pwd="wrong", sslContext=tls(vcenter.site)
         )
+
+
+# --- the n-th call ------------------------------------------------------------------------------------------------
+
+
+def test_nth_call_is_refused_with_the_fault_that_was_asked_for(vcenter: Vcenter) -> None:
+    faults = vcenter.site.vcenter
+    faults.faults(calls=[{"at": [2], "methods": ["CurrentTime"], "action": "refuse", "minor": "HostNotReachable"}])
+    vcenter.instance.CurrentTime()
+    with pytest.raises(vmodl.fault.HostNotReachable):
+        vcenter.instance.CurrentTime()
+    vcenter.instance.CurrentTime()
+    assert faults.call("GET", "faults")["seen"] == [3]
+    faults.faults(calls=[{"every": 2, "action": "refuse", "message": "busy"}])
+    vcenter.instance.CurrentTime()
+    with pytest.raises(vmodl.fault.SystemError, match="busy"):
+        vcenter.instance.CurrentTime()
+
+
+def test_lost_answer_is_of_a_call_that_was_done_and_a_dropped_call_was_not(vcenter: Vcenter) -> None:
+    faults = vcenter.site.vcenter
+    faults.settings(lease_timeout_seconds=1)
+    for action, made in (("drop", False), ("lose", True)):
+        faults.faults(calls=[{"from": 1, "methods": ["ImportVApp"], "action": action}])
+        with pytest.raises(http.client.RemoteDisconnected):
+            vcenter.lease(action, [16])
+        assert (action in names(vcenter)) is made
+    wait_until(lambda: "lose" not in names(vcenter))  # with its lease, which nobody keeps alive
+    assert [event["detail"]["action"] for event in faults.events("call-fault")][-2:] == ["drop", "lose"]
+
+
+@pytest.mark.parametrize("action", ["hang", "hang-after"])
+def test_call_hangs_until_other_faults_are_set(vcenter: Vcenter, action: str) -> None:
+    faults = vcenter.site.vcenter
+    begun = len(faults.events())
+    faults.faults(calls=[{"at": [1], "methods": ["CurrentTime"], "action": action}])
+    ended: list[BaseException] = []
+
+    def call() -> None:
+        try:
+            vcenter.instance.CurrentTime()
+        except http.client.RemoteDisconnected as error:
+            ended.append(error)
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    faults.wait_for_event("call-fault", after=begun)
+    caller.join(0.3)
+    assert caller.is_alive()
+    faults.faults()
+    caller.join(20)
+    assert len(ended) == 1
+
+
+def test_upload_counts_as_a_call(vcenter: Vcenter, tmp_path: Path) -> None:
+    vmdk = make_vmdk(tmp_path)
+    lease = vcenter.lease("uploads", [16])
+    url = lease.info.deviceUrl[0].url
+    vcenter.site.vcenter.faults(calls=[{"at": [1], "methods": ["upload"], "action": "refuse", "status": 507}])
+    assert vcenter.upload(url, vmdk)[0] == 507
+    assert vcenter.upload(url, vmdk)[0] == 200
+    vcenter.site.vcenter.faults(no_second_upload=True)
+    assert vcenter.upload(url, vmdk)[0] == 409
+    lease.Abort()
+
+
+@pytest.mark.parametrize(
+    "rule", [{"action": "drop"}, {"every": 2, "at": [1], "action": "drop"}, {"every": 2, "action": "fall"}]
+)
+def test_rule_that_makes_no_sense_is_refused(vcenter: Vcenter, rule: dict[str, object]) -> None:
+    with pytest.raises(ControlError, match="calls:"):
+        vcenter.site.vcenter.faults(calls=[rule])
+
+
+# --- guests that run ----------------------------------------------------------------------------------------------
+
+
+def test_what_a_guest_writes_is_gone_with_its_snapshot(vcenter: Vcenter, tmp_path: Path) -> None:
+    vcenter.site.vcenter.settings(boots={"heartbeat_seconds": 0.1})
+    vm = vcenter.vm("boots", [make_vmdk(tmp_path)])
+
+    def done(task: object) -> None:
+        wait_until(lambda: task.info.state == "success")  # type: ignore[attr-defined]
+
+    done(vm.CreateSnapshot_Task("s", "", False, False))
+    done(vm.PowerOnVM_Task(None))
+    wait_until(lambda: vm.guestHeartbeatStatus == "green" and vm.guest.toolsRunningStatus == "guestToolsRunning")
+    view = vcenter.site.vcenter.vm("boots")
+    assert (view["snapshots"], view["written"]) == (1, True)
+    done(vm.PowerOffVM_Task())
+    done(vm.RevertToCurrentSnapshot_Task(None, True))
+    done(vm.RemoveAllSnapshots_Task(True))
+    view = vcenter.site.vcenter.vm("boots")
+    assert (view["snapshots"], view["written"], view["power"]) == (0, False, "poweredOff")

@@ -63,6 +63,7 @@ func (s *Sim) serveGuest(w http.ResponseWriter, r *http.Request, method string, 
 	switch method {
 	case "PowerOnVM_Task":
 		s.record("power", "", ref.Value, map[string]interface{}{"state": "on", "connected": s.connected(vm)})
+		s.quiet(vm)
 		go s.boot(vm, ref, boots, known.boots)
 	case "RevertToCurrentSnapshot_Task", "PowerOffVM_Task":
 		s.record("power", "", ref.Value, map[string]interface{}{"state": "off"})
