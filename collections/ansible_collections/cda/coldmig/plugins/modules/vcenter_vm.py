@@ -143,8 +143,6 @@ options:
       - A VM that a killed run left behind is locked for about five minutes, so less than V(360) may be too little.
     type: int
     default: 600
-notes:
-  - The gateway, vCenter and the hosts of the cluster (port 443) must be reachable from where the module runs.
   claim_seconds:
     description:
       - How long this run keeps others from the migration after it has ended without letting go, because it was killed
@@ -152,6 +150,8 @@ notes:
       - A migration that another run works on is refused, with who it is and since when.
     type: int
     default: 60
+notes:
+  - The gateway, vCenter and the hosts of the cluster (port 443) must be reachable from where the module runs.
 seealso:
   - module: cda.coldmig.vcd_vm
   - module: cda.coldmig.migration_info
