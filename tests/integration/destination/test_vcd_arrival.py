@@ -330,6 +330,19 @@ def test_newest_common_version_is_spoken_and_no_removed_login_used(
 # --- everything that can happen between two machines --------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("arrive", "vapp"), [("shared", "lost"), ("standalone", None)])
+def test_import_whose_answer_was_lost_is_not_sent_again(
+    site: Site, stage: Stage, destination: Destination, *, arrive: str, vapp: str | None
+) -> None:
+    migration = stage(sizes=(1,), destination={"import_as": arrive, "vapp": vapp})
+    finished(destination.vcenter(migration.id))
+    before = len(imports(site))
+    site.vcd.faults(calls=[{"at": [1], "methods": ["POST"], "path": "/importVm", "action": "lose"}])
+    finished(destination.vcd(migration.id))
+    assert len(imports(site)) == before + 1
+    assert len(vapp_named(site, vapp or migration.name)["vms"]) == 1
+
+
 @pytest.mark.parametrize("arrive", ["vapp", "shared", "standalone"])
 def test_every_seventh_call_failing_stops_no_run_and_makes_nothing_twice(
     site: Site, gateway: Gateway, stage: Stage, destination: Destination, arrive: str
