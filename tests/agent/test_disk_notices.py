@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,17 @@ def test_4k_sectors_block_only_a_disk_that_holds_something(machine: Machine) -> 
     found = notices_of(machine.read())["disk-4k-sectors"]
     assert found.severity == "block"
     assert "its LVM2_member will not be found there" in found.message
+
+
+def test_4k_sectors_block_a_disk_with_partitions_whatever_they_hold(tmp_path: Path) -> None:
+    need("sgdisk")
+    path = empty_image(tmp_path / "disk.img", 64 * MIB)
+    run("sgdisk", "-n1:2048:0", path)
+    (source,) = read_image_files([path])
+    source = replace(source, disk=replace(source.disk, logical_sector=4096))
+    found = notices_of([source])["disk-4k-sectors"]
+    assert found.severity == "block"
+    assert "its partitions will not be found there" in found.message
 
 
 def test_4k_sectors_of_an_empty_disk_only_warn(machine: Machine) -> None:
