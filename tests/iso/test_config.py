@@ -111,7 +111,8 @@ def test_credential_never_appears_in_an_error(site_config: dict[str, Any]) -> No
 
 
 def test_kernel_arguments_are_kept_in_order() -> None:
-    assert validate_kernel_args(["net.ifnames=0", "nomodeset"]) == ["net.ifnames=0", "nomodeset"]
+    wanted = ["net.ifnames=0", "nomodeset", "coldmig.inspect=no", "coldmig.inspect=120"]
+    assert validate_kernel_args(wanted) == wanted
 
 
 @pytest.mark.parametrize(
@@ -121,6 +122,8 @@ def test_kernel_arguments_are_kept_in_order() -> None:
         "init=/bin/sh",
         "systemd.gpt_auto=1",
         "coldmig.volume=X",
+        "coldmig.inspect",
+        "coldmig.inspect=no,coldmig",
         "swap",
         "fstab=yes",
         "raid=autodetect",

@@ -150,6 +150,7 @@ def _check_interface(check: _Checker, value: Any, name: str, *, static: bool) ->
 # What would point the boot at something else than the read-only live system.
 _ARG_PATTERN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,:/@+=-]{0,199}")
 _ARG_FORBIDDEN = re.compile(
+    r"(?!coldmig\.inspect=(?:no|[0-9]{1,5})$)"  # how long the disks are looked into: changes nothing of these
     r"(coldmig|systemd|rd|luks|init|rdinit|root|rootflags|rootfstype|resume|noresume|swap|fstab|raid|md|dm|dm_mod"
     r"|md_mod|mount|netroot|BOOT_IMAGE)([.=_].*)?"
 )
