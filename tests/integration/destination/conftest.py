@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import random
 import re
+import signal
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -258,6 +262,8 @@ class Destination:
                 "vcenter_vm": self._vcenter,
                 "vcenter_test_boot": self._vcenter_account,
                 "vcd_vm": self._vcd,
+                "undo": self._both,
+                "preflight": self._preflight,
             }.get(module, dict)(),
             "_ansible_check_mode": check,
             "_ansible_diff": True,
@@ -325,6 +331,15 @@ class Destination:
             "wait_timeout": 30,
         }
 
+    def _both(self) -> dict[str, Any]:
+        places = ("datacenter", "cluster", "resource_pool", "folder", "datastore", "vcenter")
+        given = {**self._vcenter(), **self._vcd()}
+        return {name: value for name, value in given.items() if name not in places}
+
+    def _preflight(self) -> dict[str, Any]:
+        both = {**self._vcd(), **self._vcenter(), "vcd_vcenter": self._vcd()["vcenter"]}
+        return {name: value for name, value in both.items() if name not in ("vcenter", "wait_timeout")}
+
 
 @pytest.fixture
 def destination(site: Site, gateway: Gateway) -> Destination:
@@ -357,6 +372,18 @@ class Provider:
     folder: Path
     environment: dict[str, str]
     variables: dict[str, Any]
+    marks: list[str] = field(default_factory=list)
+
+    def kill(self, run: subprocess.Popen[str]) -> None:
+        """Kill the last run at once, with the modules that it has started, wherever these are."""
+        wanted = f"COLDMIG_TEST_RUN={self.marks[-1]}".encode()
+        while found := list(_processes_with(wanted)):
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            run.poll()
+            time.sleep(0.1)
+        run.communicate()
 
     def finish(self, *migrations: Staged, arguments: tuple[str, ...] = (), **variables: Any) -> Run:
         """Run the playbook for these migrations alone, as others of this test session may be due as well."""
@@ -370,6 +397,8 @@ class Provider:
         """Start a playbook for these migrations, as leader of a process group of its own."""
         target = ",".join(f"{migration.name}-{migration.id[:8]}" for migration in migrations)
         given = {**self.variables, **({"coldmig_target": target} if target else {}), **variables}
+        mark = str(uuid.uuid4())
+        self.marks.append(mark)
         return subprocess.Popen(
             [
                 BIN / "ansible-playbook",
@@ -380,13 +409,22 @@ class Provider:
                 "-e",
                 json.dumps(given),
             ],
-            env=self.environment,
+            env={**self.environment, "COLDMIG_TEST_RUN": mark},
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
         )
+
+
+def _processes_with(variable: bytes) -> Iterator[int]:
+    """Processes that run with this in their environment."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                if variable in (entry / "environ").read_bytes().split(b"\0"):
+                    yield int(entry.name)
 
 
 @pytest.fixture

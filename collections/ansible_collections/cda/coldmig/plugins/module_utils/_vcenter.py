@@ -354,29 +354,80 @@ class Vcenter:
         network: str | None,
     ) -> Placement:
         """Look up every name. Raises NotFoundError, which lists what exists, for the first that is wrong."""
+        found, problems = self.survey(
+            datacenter=datacenter,
+            cluster=cluster,
+            resource_pool=resource_pool,
+            folder=folder,
+            datastore=datastore,
+            network=network,
+        )
+        for problem in problems:
+            raise problem
+        return t.cast(Placement, found)
+
+    def survey(
+        self,
+        *,
+        datacenter: str,
+        cluster: str | None,
+        resource_pool: str | None,
+        folder: str | None,
+        datastore: str,
+        network: str | None,
+    ) -> tuple[Placement | None, list[VcenterError]]:
+        """Look up every name, and say all that is wrong with them. The placement is None where something is."""
+        problems: list[VcenterError] = []
+
+        def asked(look: Callable[[], t.Any]) -> t.Any:
+            try:
+                return look()
+            except VcenterError as error:
+                problems.append(error)
+                return None
+
         root = self._content.rootFolder
-        center = self._find("datacenter", vim.Datacenter, root, datacenter, f"vCenter {self.hostname}")
+        center = asked(lambda: self._find("datacenter", vim.Datacenter, root, datacenter, f"vCenter {self.hostname}"))
+        if center is None:
+            return None, problems
         where = f"datacenter {datacenter!r}"
         with translated(f"reading {where}"):
             tops = self.properties(center, ["hostFolder", "vmFolder", "datastoreFolder", "networkFolder"])
-        compute, pool = self._find_pool(tops["hostFolder"], cluster, resource_pool, where)
-        store = self._find("datastore", vim.Datastore, tops["datastoreFolder"], datastore, where)
-        with translated(f"reading datastore {datastore!r}"):
-            summary = self.properties(store, ["summary"]).get("summary")
-        if summary is not None and summary.accessible is False:
-            raise VcenterError(f"datastore: {datastore!r} is not accessible now")
+        hosts = asked(lambda: self._find_pool(tops["hostFolder"], cluster, resource_pool, where))
+        place = asked(lambda: self._find_folder(tops["vmFolder"], folder, where))
+        store = asked(lambda: self._find("datastore", vim.Datastore, tops["datastoreFolder"], datastore, where))
+        net = None
+        if network is not None:
+            net = asked(lambda: self._find("network", vim.Network, tops["networkFolder"], network, where))
+        summary = None
+        if store is not None:
+            with translated(f"reading datastore {datastore!r}"):
+                summary = self.properties(store, ["summary"]).get("summary")
+            if summary is not None and summary.accessible is False:
+                problems.append(VcenterError(f"datastore: {datastore!r} is not accessible now"))
+        if problems:
+            return None, problems
+        compute, pool = hosts
         return Placement(
             datacenter=center,
             compute=compute,
             pool=pool,
-            folder=self._find_folder(tops["vmFolder"], folder, where),
+            folder=place,
             datastore=store,
-            network=None
-            if network is None
-            else self._find("network", vim.Network, tops["networkFolder"], network, where),
+            network=net,
             datastore_name=datastore,
             datastore_free_bytes=None if summary is None else int(summary.freeSpace),
-        )
+        ), []
+
+    def missing_rights(self, entity: t.Any, rights: Sequence[str]) -> list[str]:
+        """Those of the privileges that this account lacks on an object of vCenter."""
+        with translated("asking for the rights of the account"):
+            session = self._content.sessionManager.currentSession
+            found = self._content.authorizationManager.HasPrivilegeOnEntities(
+                entity=[entity], sessionId=session.key, privId=list(rights)
+            )
+        granted = {one.privId for answer in found or () for one in answer.privAvailability or () if one.isGranted}
+        return [right for right in rights if right not in granted]
 
     def _find_pool(self, hosts: t.Any, cluster: str | None, pool: str | None, where: str) -> tuple[t.Any, t.Any]:
         """(compute resource, resource pool); without a pool's name the cluster's own."""

@@ -61,6 +61,10 @@ def ensure_present(options: Options, *, check_mode: bool) -> Outcome:
         migration = get_migration(gateway, migration_id)
         require_staged(migration)
         with Vcenter.from_options(options) as vcenter:
+            if not check_mode and migration["state"] != "finished":
+                # before it is looked what is there: another run may just be making it
+                migration = gateway.claim(migration_id, run_label())
+                require_staged(migration)
             found = vcenter.find_vm(migration_id, hint=migration["refs"]["vcenter_vm"])
             if found is not None and found.complete:
                 outcome = _keep(gateway, vcenter, migration, found, check_mode=check_mode)
@@ -103,9 +107,8 @@ def ensure_booted(options: Options, *, check_mode: bool) -> Outcome:
     """A VM that was booted once to see whether it starts. Values: ``test_boot``, ``screenshot``."""
     migration_id = require_id(options["migration"])
     require_at_least_one(options, "timeout", "without_tools", "wait_timeout")
-    with GatewayClient.from_options(options) as gateway:
+    with GatewayClient.from_options(options) as gateway, Vcenter.from_options(options) as vcenter:
         refs = get_migration(gateway, migration_id)["refs"]
-    with Vcenter.from_options(options) as vcenter:
         found = vcenter.find_vm(migration_id, hint=refs["vcenter_vm"])
         if found is None or not found.complete:
             raise StateError(f"vCenter {vcenter.hostname} has no complete VM of migration {migration_id} to boot")
@@ -120,6 +123,7 @@ def ensure_booted(options: Options, *, check_mode: bool) -> Outcome:
         outcome.changed = True
         if check_mode:
             return outcome
+        gateway.claim(migration_id, run_label())
 
         def keep(data: bytes) -> None:
             path = options["screenshot"]
@@ -139,6 +143,7 @@ def ensure_booted(options: Options, *, check_mode: bool) -> Outcome:
             picture=keep,
         )
         outcome.values["test_boot"] = asdict(result)
+        gateway.note_check(migration_id, "test-boot", {"passed": result.passed, "detail": result.detail})
     return outcome
 
 
