@@ -388,7 +388,7 @@ class Provider:
     def finish(self, *migrations: Staged, arguments: tuple[str, ...] = (), **variables: Any) -> Run:
         """Run the playbook for these migrations alone, as others of this test session may be due as well."""
         started = self.start(*migrations, arguments=arguments, **variables)
-        output, _ = started.communicate(timeout=300)
+        output, _ = started.communicate(timeout=600)
         return Run(started.returncode, output)
 
     def start(

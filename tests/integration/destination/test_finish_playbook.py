@@ -77,8 +77,9 @@ def test_unreadable_sectors_wait_for_their_owner_and_fail_nothing(
 
 def test_interrupted_import_is_resumed(site: Site, gateway: Gateway, stage: Stage, provider: Provider) -> None:
     migration = stage(sizes=(3,))
-    site.vcenter.faults(drop_upload_after=100_000, drop_upload_times=1)
+    site.vcenter.faults(drop_upload_after=100_000, drop_upload_times=99)
     first = provider.finish(migration)
+    site.vcenter.faults()
     assert first.status != 0
     assert gateway.migration(migration.id)["state"] == "importing"
     assert vms_of(site, migration.id) == []
