@@ -10,6 +10,7 @@ from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_boot import S
     [
         (Seen(powered_on=True), 5, None),
         (Seen(powered_on=True), 90, (True, "running")),
+        (Seen(powered_on=True, heartbeat="green"), 1, None),  # what is left of a run before
         (Seen(powered_on=True, tools=True), 90, None),  # they start before their heart beats
         (Seen(powered_on=True, tools=True, heartbeat="red"), 300, (False, "none")),
         (Seen(powered_on=True, tools=True, heartbeat="green"), 1, (True, "heartbeat")),
