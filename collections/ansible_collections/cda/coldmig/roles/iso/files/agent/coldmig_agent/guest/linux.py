@@ -65,7 +65,8 @@ def _firmware(link: Link | None, boots: Boots, system: SystemFacts | None, machi
     if not kinds:
         mounts = {mount.mountpoint for mount in system.mounts} if system else set()
         esp = any(item.facts and item.facts.esp for item in boots.volumes.items)
-        return "efi" if esp and mounts & {"/boot/efi", "/efi"} else None
+        # A disk may have an ESP and still be started with BIOS: that is decided where its BIOS loader is seen.
+        return "efi" if machine == "efi" and esp and mounts & {"/boot/efi", "/efi"} else None
     return machine if len(kinds) > 1 else kinds.pop()
 
 
