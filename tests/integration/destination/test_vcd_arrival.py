@@ -17,6 +17,7 @@ from ansible_collections.cda.coldmig.plugins.module_utils._vcd_xml import Refere
 from simulators.run import Site
 
 from .conftest import Destination, Gateway, Stage, Staged, vapps_of, vms_of
+from .test_vcd_vm import after_the_claim
 
 FAULTS = ("refuse", "drop", "lose")
 
@@ -103,13 +104,13 @@ def test_vapp_of_a_run_that_ended_before_its_vm_is_used_by_the_next_and_can_be_r
         # made, but the run ends before it has noted by whom
         site.vcd.faults(calls=[{"at": [1], "methods": ["POST"], "path": "/metadata$", "action": "hang"}])
         before = len(site.vcd.events())
-        run = destination.start("vcd_vm", migration.id)
+        run = destination.start("vcd_vm", migration.id, claim_seconds=2)
         site.vcd.wait_for_event("call-fault", after=before)
         run.kill()
         run.communicate()
         site.vcd.faults()
     first, second = (f"half-{migration.id[:8]}" for migration in migrations)
-    finished(destination.vcd(migrations[0].id))
+    finished(after_the_claim(destination, migrations[0].id))
     assert (vapp_named(site, first)["owner"], len(vapp_named(site, first)["vms"])) == ("acme-author", 1)
     assert destination.vcd(migrations[1].id, state="absent", check=True)["changed"] is True
     assert vapp_named(site, second)["vms"] == []
