@@ -161,12 +161,15 @@ def test_other_things_are_no_header() -> None:
     assert read_luks(reader(b"LUKS\xba\xbe\x00\x07" + bytes(8192))).problem == "version 7 of LUKS is not known"
 
 
-def made(document: object, size: int = 16384, algorithm: bytes = b"sha256") -> bytes:
+def made(
+    document: object, size: int = 16384, algorithm: bytes = b"sha256", *, sequence: int = 1, start: int = 0
+) -> bytes:
     """A LUKS2 header with a right checksum over any metadata."""
     text = document if isinstance(document, bytes) else json.dumps(document).encode()
     area = text.ljust(size - 4096, b"\0")
     head = bytearray(4096)
-    struct.pack_into(">6sHQQ", head, 0, b"LUKS\xba\xbe", 2, size, 1)
+    struct.pack_into(">6sHQQ", head, 0, b"SKUL\xba\xbe" if start else b"LUKS\xba\xbe", 2, size, sequence)
+    struct.pack_into(">Q", head, 256, start)
     head[72 : 72 + len(algorithm)] = algorithm
     digest = hashlib.sha256(bytes(head) + area).digest()
     head[448 : 448 + 32] = digest
@@ -174,6 +177,21 @@ def made(document: object, size: int = 16384, algorithm: bytes = b"sha256") -> b
 
 
 SLOTS = {"keyslots": {"0": {"type": "luks2"}}, "digests": {"0": {"keyslots": ["0"], "segments": ["0"]}}}
+
+
+@pytest.mark.parametrize(("first", "second", "slots"), [(3, 4, {0}), (4, 3, set())])
+def test_the_newer_of_two_whole_headers_counts(first: int, second: int, slots: set[int]) -> None:
+    image = made({"keyslots": {}}, sequence=first) + made(SLOTS, sequence=second, start=16384)
+    assert read_luks(reader(image)).slots == slots
+
+
+def test_slots_have_numbers_of_two_digits_at_most() -> None:
+    names = ["0", "31", "100", "9" * 4000]
+    document = {
+        "keyslots": {name: {"type": "luks2"} for name in names},
+        "digests": {"0": {"keyslots": names, "segments": ["0"]}},
+    }
+    assert read_luks(reader(made(document, 1 << 17))).slots == {0, 31}
 
 
 @pytest.mark.parametrize(
