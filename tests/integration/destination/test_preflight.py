@@ -7,7 +7,7 @@ from typing import Any
 
 from simulators.run import Site
 
-from .conftest import ORGANIZATION, Destination, Gateway, Stage, Staged, vms_of
+from .conftest import ORGANIZATION, Destination, Gateway, Provider, Stage, Staged, vms_of
 
 NO_VCD = {
     "vcd_url": None,
@@ -110,3 +110,15 @@ def test_hardware_version_that_is_not_offered_is_told_by_both_sides(
 ) -> None:
     result = destination("preflight", untouched.id, hardware_version="vmx-99", fail_on="never", record=False)
     assert subjects(result).get("hardware-version VDC") == "error", result
+
+
+def test_playbook_confirm_asks_the_destination_first(gateway: Gateway, stage: Stage, provider: Provider) -> None:
+    wrong = stage(sizes=(1,), destination={"storage_profile": "platinum"}, copied=False)
+    host = f"{wrong.name}-{wrong.id[:8]}"
+    run = provider.start(playbook="confirm", coldmig_confirm=[wrong.id], coldmig_confirm_hosts=host)
+    output, _ = run.communicate(timeout=200)
+    assert run.returncode != 0
+    assert "the destination is not ready" in output, output
+    assert "destination.storage_profile: there is no 'platinum'" in output
+    assert "TASK [Confirm]" not in output
+    assert not gateway.migration(wrong.id)["checks"]["preflight"]["passed"]
