@@ -137,8 +137,8 @@ options:
   kernel_args:
     description:
       - More arguments for the kernel of the live system. Those that would change what it boots or writes are refused.
-      - With C(coldmig.inspect=no) nothing on the source's disks is looked into, they are only copied. C(coldmig.inspect=120)
-        gives that 120 seconds instead of 60.
+      - With C(coldmig.inspect=no) nothing on the source's disks is looked into, they are only copied.
+        C(coldmig.inspect=120) gives that 120 seconds instead of 60.
     type: list
     elements: str
     default: []
