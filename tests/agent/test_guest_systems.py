@@ -497,7 +497,7 @@ def test_arch_with_systemd_boot_reads_the_version_from_the_kernel(lab: Lab) -> N
     assert verdicts(guest)["vmxnet3"] == "ready"
     (told,) = found.notices
     assert told.code == "no-storage-driver"
-    assert "“Arch Linux (fallback)” would" in told.message
+    assert "'Arch Linux (fallback)' would" in told.message
 
 
 def test_a_unified_kernel_image_is_read_from_its_sections(lab: Lab) -> None:

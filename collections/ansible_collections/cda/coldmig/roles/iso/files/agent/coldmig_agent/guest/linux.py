@@ -223,7 +223,7 @@ def _boot_notices(guest: Guest, start: Start, link: Link | None, rescue: str) ->
     elif is_lost(name := root_name(start.options)):
         yield notice("root-device-name", system=system, name=name)
     else:
-        reason = _reason(storage, NO) + (f"; its entry “{rescue}” would" if rescue else "")
+        reason = _reason(storage, NO) + (f"; its entry {rescue!r} would" if rescue else "")
         yield notice("no-storage-driver", system=system, reason=reason)
     if not devices_with(guest.readiness, "network", READY, LIKELY, UNKNOWN):
         network = next(item for item in guest.readiness if item.kind == "network")
