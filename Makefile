@@ -14,7 +14,7 @@ export PATH := $(bin):$(PATH)
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/collections
 export PYTHONPATH := $(CURDIR)/gateway/src
 
-.PHONY: help setup demo test check lint types unit sanity molecule integration copy boot benchmark build clean
+.PHONY: help setup demo test check lint types unit sanity molecule integration copy boot long benchmark build clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,13 +52,16 @@ molecule: setup
 	cd $(collection) && molecule test --all
 
 integration: setup
-	$(pytest) -n 2 tests/simulators tests/integration tests/sanity
+	$(pytest) -n 2 -m "not long" tests/simulators tests/integration tests/sanity
 
 copy: setup
 	$(pytest) -n 2 $(copy_tests)
 
 boot: setup
-	$(pytest) -v -n 2 -m "slow or e2e" tests/iso tests/e2e
+	$(pytest) -v -n 2 -m "(slow or e2e) and not long" tests/iso tests/e2e
+
+long: setup ## what takes too long for every run: all guests of the boot matrix, runs killed at any call
+	$(pytest) -v -n 2 -m long tests/integration tests/e2e
 
 benchmark: setup ## the copy against its peers; rewrites docs/performance.md (BENCHMARK="--quick")
 	@python -m tests.benchmarks $(BENCHMARK)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import pytest
+
 from simulators.run import Site
 
 from .conftest import Gateway, Provider, Stage, Staged, assert_same_content, vapps_of, vms_of
@@ -42,6 +44,7 @@ def assert_all_there_once(site: Site, gateway: Gateway, migrations: list[Staged]
     assert len({vm["id"] for vm in site.vcenter.vms()} - before) == len(migrations)
 
 
+@pytest.mark.long
 def test_runs_that_are_killed_between_any_calls_are_gone_on_with(
     site: Site, gateway: Gateway, stage: Stage, provider: Provider
 ) -> None:

@@ -343,6 +343,7 @@ def test_import_whose_answer_was_lost_is_not_sent_again(
     assert len(vapp_named(site, vapp or migration.name)["vms"]) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arrive", ["vapp", "shared", "standalone"])
 def test_every_seventh_call_failing_stops_no_run_and_makes_nothing_twice(
     site: Site, gateway: Gateway, stage: Stage, destination: Destination, arrive: str

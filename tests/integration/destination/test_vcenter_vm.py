@@ -196,6 +196,7 @@ def test_every_seventh_call_may_fail(site: Site, stage: Stage, destination: Dest
         assert_same_content(disk, source)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("method", "action"),
     [
