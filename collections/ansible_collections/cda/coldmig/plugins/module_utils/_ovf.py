@@ -93,9 +93,9 @@ def manifest(digests: Sequence[tuple[str, str]]) -> bytes:
     return "".join(f"SHA256({name})= {digest}\n" for name, digest in digests).encode("ascii")
 
 
-def _child(parent: ET.Element, name: str, text: str | None = None, /, **attributes: str) -> ET.Element:
+def _child(parent: ET.Element, tag: str, text: str | None = None, /, **attributes: str) -> ET.Element:
     """A child ``prefix:Name``; attributes are in OVF's namespace, as its schema wants them."""
-    prefix, _colon, local = name.partition(":")
+    prefix, _colon, local = tag.partition(":")
     element = ET.SubElement(parent, f"{{{_PREFIXES[prefix]}}}{local}")
     element.text = text
     for key, value in attributes.items():
@@ -103,8 +103,8 @@ def _child(parent: ET.Element, name: str, text: str | None = None, /, **attribut
     return element
 
 
-def _section(parent: ET.Element, name: str, info: str, /, **attributes: str) -> ET.Element:
-    section = _child(parent, name, **attributes)
+def _section(parent: ET.Element, tag: str, info: str, /, **attributes: str) -> ET.Element:
+    section = _child(parent, tag, **attributes)
     _child(section, "ovf:Info", info)
     return section
 
@@ -235,8 +235,8 @@ class _Items:
         return item
 
 
-def _vmw(parent: ET.Element, name: str, /, **attributes: str) -> ET.Element:
-    element = _child(parent, f"vmw:{name}", required="false")
+def _vmw(parent: ET.Element, tag: str, /, **attributes: str) -> ET.Element:
+    element = _child(parent, f"vmw:{tag}", required="false")
     for key, value in attributes.items():
         element.set(f"{{{VMW}}}{key}", value)
     return element

@@ -127,6 +127,6 @@ def _of_vcd(found: _vcd_check.Finding) -> Finding:
     head, colon, rest = message.partition(": ")
     if found.code == "vcd-name" and colon:
         subject, message = head, rest
-    wrong, _, right = message.partition("; ")
+    wrong, _semicolon, right = message.partition("; ")
     tenant = wrong if found.tenant == found.message else found.tenant
     return Finding(found.code, found.severity, subject, wrong, right, tenant)

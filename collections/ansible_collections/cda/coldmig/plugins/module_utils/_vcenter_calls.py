@@ -64,7 +64,7 @@ def is_transient(error: BaseException) -> bool:
         )
     if isinstance(error, ssl.SSLCertVerificationError):
         return False
-    if type(error) is HTTPException:  # a status instead of SOAP, in pyVmomi's words: "503 Service Unavailable"
+    if error.__class__ is HTTPException:  # a status instead of SOAP, in pyVmomi's words: "503 Service Unavailable"
         return str(error).partition(" ")[0] in BUSY
     return isinstance(error, OSError | HTTPException)
 

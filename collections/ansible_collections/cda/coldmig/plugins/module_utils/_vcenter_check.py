@@ -79,8 +79,8 @@ def _error(code: str, subject: str, message: str, expected: str = "", tenant: st
 
 def _wrong_name(error: ColdmigError) -> Finding:
     """``datastore: there is no 'x' in …; there are …``."""
-    field, _, text = str(error).partition(": ")
-    wrong, _, right = text.partition("; ")
+    field, _colon, text = str(error).partition(": ")
+    wrong, _semicolon, right = text.partition("; ")
     return _error("vcenter-name", field, wrong or str(error), right)
 
 
