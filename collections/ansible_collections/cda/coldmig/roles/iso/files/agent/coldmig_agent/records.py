@@ -74,7 +74,7 @@ def _value(hint: Any, value: object, where: str) -> object:
         return decode(hint, value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if type(value) is not hint:
+    if value.__class__ is not hint:
         raise RecordError(f"{where} is {type(value).__name__}, not {getattr(hint, '__name__', hint)}")
     if isinstance(value, str) and len(value) > MAX_TEXT:
         raise RecordError(f"{where} is longer than {MAX_TEXT} characters")

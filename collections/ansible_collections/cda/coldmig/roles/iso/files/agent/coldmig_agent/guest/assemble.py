@@ -101,7 +101,7 @@ def _linux(boots: Boots, firmware: str) -> Iterator[_Found]:
 
 def _windows(volumes: Volumes, firmware: str, first: bool) -> Iterator[_Found]:
     read = [(item, item.facts.windows) for item in volumes.items if item.facts and item.facts.windows]
-    stores = [facts.boot_store for _, facts in read if facts.boot_store is not None]
+    stores = [facts.boot_store for _unused, facts in read if facts.boot_store is not None]
     found = [(item, facts.system) for item, facts in read if facts.system is not None]
     ordered = sorted(found, key=lambda row: verdict.rank(row[1], stores))
     for number, (item, system) in enumerate(ordered):
@@ -131,7 +131,7 @@ def _windows_first(boots: Boots, firmware: str) -> bool:
 def _loaders(volumes: Volumes, firmware: str) -> Iterator[Notice]:
     """ESPs without the loader that firmware looks for where it has no boot entries, or without what that starts."""
     found = [(item, item.facts.esp) for item in volumes.items if item.facts and item.facts.esp]
-    if firmware != "efi" or any(_starts(esp) for _, esp in found):
+    if firmware != "efi" or any(_starts(esp) for _unused, esp in found):
         return
     for item, esp in found:
         names = [path.removeprefix("/efi/") for path in esp.loaders if "/boot/" not in path][:4]

@@ -100,7 +100,7 @@ def parse_ini(text: str) -> dict[str, dict[str, str]]:
         if line.startswith("[") and line.endswith("]"):
             current = sections.setdefault(line[1:-1].lower(), {})
         elif "=" in line and not line.startswith(("#", ";")):
-            key, _, value = line.partition("=")
+            key, _unused, value = line.partition("=")
             current[key.strip().lower()] = value.strip().strip('"')
     return sections
 
@@ -121,7 +121,7 @@ class _Cards:
         self.bound[clean(what, 80), path] = None
 
     def result(self) -> Iterator[Bound]:
-        named = {name for name, _ in self.bound if name not in self.kept}
+        named = {name for name, _unused in self.bound if name not in self.kept}
         plain = {name for name in named if re.fullmatch(r"eth\d+", name)}
         for name, path in self.bound:
             # The only card is eth0 before and after.

@@ -226,8 +226,8 @@ def _boot_notices(guest: Guest, start: Start, link: Link | None, rescue: str) ->
         reason = _reason(storage, NO) + (f"; its entry {rescue!r} would" if rescue else "")
         yield notice("no-storage-driver", system=system, reason=reason)
     if not devices_with(guest.readiness, "network", READY, LIKELY, UNKNOWN):
-        network = next(item for item in guest.readiness if item.kind == "network")
-        yield notice("no-network-driver", system=system, reason="; ".join(network.evidence))
+        network = next((item.evidence for item in guest.readiness if item.kind == "network"), ())
+        yield notice("no-network-driver", system=system, reason="; ".join(network))
 
 
 def _why(storage: Sequence[Readiness]) -> str:

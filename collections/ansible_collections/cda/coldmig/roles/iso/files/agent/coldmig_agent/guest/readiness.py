@@ -236,8 +236,8 @@ def judge(start: Start) -> tuple[tuple[Readiness, ...], tuple[str, ...]]:
     """The verdict for every device, and the drivers that can be counted on."""
     facts = _Facts(start)
     results = [(_storage if device.kind == "storage" else _network)(device, facts) for device in DEVICES]
-    drivers = {driver for _, driver in results if driver is not None}
-    return tuple(result for result, _ in results), tuple(sorted(drivers))
+    drivers = {driver for _unused, driver in results if driver is not None}
+    return tuple(result for result, _unused in results), tuple(sorted(drivers))
 
 
 def devices_with(results: Sequence[Readiness], kind: str, *verdicts: str) -> list[str]:

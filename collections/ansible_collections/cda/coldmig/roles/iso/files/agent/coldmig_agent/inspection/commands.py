@@ -123,5 +123,5 @@ def _collect(process: subprocess.Popen[bytes], name: str, deadline: float) -> tu
         process.wait(max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
         raise OutOfTimeError(f"{name} took too long") from None
-    output, errors = parts.values()
-    return bytes(output), bytes(errors)
+    output, errors = (bytes(part) for part in parts.values())
+    return output, errors

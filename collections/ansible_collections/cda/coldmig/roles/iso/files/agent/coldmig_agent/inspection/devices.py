@@ -80,7 +80,7 @@ def linear(device: Path, start_bytes: int, size_bytes: int) -> str:
 
 def make_node(name: str, entry: Path) -> Path:
     """A node in :data:`NODES` for the block device whose directory in sysfs is ``entry``. Raises InspectionError."""
-    major, _, minor = (read_text(entry / "dev") or "").partition(":")
+    major, _unused, minor = (read_text(entry / "dev") or "").partition(":")
     node = NODES / name
     try:
         NODES.mkdir(mode=0o700, exist_ok=True)

@@ -82,7 +82,7 @@ def isolate() -> None:
     check(_libc.unshare(sum(_CLONE.values())), "unshare")
     child = os.fork()
     if child:
-        _, status = os.waitpid(child, 0)
+        _unused, status = os.waitpid(child, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 0x7F)
     check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     mount(None, "/", None, _MS_REC | _MS_PRIVATE)

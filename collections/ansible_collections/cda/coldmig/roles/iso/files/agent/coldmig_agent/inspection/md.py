@@ -61,7 +61,7 @@ def assemble(found: Sequence[Block], clock: Clock) -> Built:
     levels = {_level(group) for group in groups.values()}
     modules.load(["md_mod", *sorted(_MODULE.get(level, level) for level in levels if level)], clock)
     config = WORK_DIR / "mdadm.conf"
-    nodes = [str(member.node) for group in groups.values() for member, _ in group]
+    nodes = [str(member.node) for group in groups.values() for member, _unused in group]
     config.write_text(f"DEVICE {' '.join(nodes)}\nAUTO -all\n", encoding="ascii")
     names = [array_name(group[0][1]) for group in groups.values()]
     for number, (identity, group) in enumerate(list(groups.items())[:MAX_ARRAYS]):
@@ -99,7 +99,7 @@ def _start(number: int, group: _Members, config: Path, clock: Clock) -> None:
     if properties.get("MD_RESHAPE_ACTIVE") == "True":
         raise InspectionError("it is being reshaped")
     device = f"/dev/{_entry(number).name}"
-    nodes = [str(member.node) for member, _ in group]
+    nodes = [str(member.node) for member, _unused in group]
     done = commands.run(["mdadm", "--assemble", device, f"--config={config}", "--run", *nodes], clock.left)
     if _state(number) in _STOPPED:
         # Members that do not agree: what cannot be healed here need not be.

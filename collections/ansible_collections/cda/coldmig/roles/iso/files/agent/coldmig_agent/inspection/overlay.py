@@ -69,7 +69,7 @@ def invalid(clock: Clock) -> list[int]:
     """Indexes of the disks whose overlay had no more room. Raises InspectionError."""
     found: list[int] = []
     for line in commands.check(["dmsetup", "status", "--target", "snapshot"], clock.left, caged=False).splitlines():
-        name, _, status = line.partition(": ")
+        name, _unused, status = line.partition(": ")
         number = name.removeprefix(f"{devices.PREFIX}d")
         if number.isdigit() and status.split()[-1:] in (["Invalid"], ["Overflow"]):
             found.append(int(number))

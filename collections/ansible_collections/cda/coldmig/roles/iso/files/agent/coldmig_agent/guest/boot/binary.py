@@ -95,7 +95,7 @@ def pe_sections(fd: int) -> tuple[Section, ...]:
         row = os.pread(fd, 40, at + 24 + optional + 40 * number)
         if len(row) < 40:
             break
-        virtual, _, raw, start = struct.unpack_from("<4I", row, 8)
+        virtual, _unused, raw, start = struct.unpack_from("<4I", row, 8)
         length = min(virtual or raw, raw)
         if start + length <= size:
             found.append(Section(clean(row[:8].rstrip(b"\0").decode("ascii", "replace"), 8), start, length))

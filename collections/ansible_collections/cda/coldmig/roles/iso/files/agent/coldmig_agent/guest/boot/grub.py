@@ -212,7 +212,7 @@ def parse_legacy(text: str, saved: str) -> tuple[int | None, list[BootEntry]]:
     blocks: list[_Block] = []
     for raw in text.splitlines():
         line = re.sub(r"^(\w+)\s*=\s*", r"\1 ", raw[:_MAX_LINE].strip())
-        word, _, rest = line.partition(" ")
+        word, _unused, rest = line.partition(" ")
         rest = rest.strip()
         match word.lower():
             case "default" if not blocks:

@@ -26,7 +26,7 @@ def parse_syslinux(text: str, directory: str) -> tuple[int | None, list[BootEntr
             case "label" if len(labels) < MAX_PARSED:
                 labels.append({"label": value})
             case "menu" if labels:
-                what, _, rest = value.partition(" ")
+                what, _unused, rest = value.partition(" ")
                 if what.lower() == "label":
                     labels[-1]["title"] = rest.replace("^", "")
                 elif what.lower() == "default":

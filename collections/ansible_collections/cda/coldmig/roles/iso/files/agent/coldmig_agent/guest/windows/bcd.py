@@ -105,7 +105,7 @@ def parse_boot_ini(text: str) -> tuple[BootStoreEntry, ...]:
         line = raw.strip()
         if line.startswith("["):
             section = line.strip("[]").lower()
-        name, _, value = (part.strip() for part in line.partition("="))
+        name, _unused, value = (part.strip() for part in line.partition("="))
         if section == "boot loader" and name.lower() == "default":
             default = value
         elif section == "operating systems" and _ARC.match(name) and len(systems) < MAX_BOOT_ENTRIES:

@@ -143,5 +143,5 @@ def _number(value: str) -> int | None:
 
 
 def _two_numbers(value: str) -> tuple[int | None, int | None]:
-    major, _, minor = value.partition(".")
+    major, _unused, minor = value.partition(".")
     return _number(major), _number(minor)
