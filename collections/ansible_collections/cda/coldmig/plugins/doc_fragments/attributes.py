@@ -71,3 +71,17 @@ attributes:
       - cda.coldmig.vcd
       - cda.coldmig.gateway
 """
+
+    ACTIONGROUP_DESTINATION = r"""
+options: {}
+attributes:
+  action_group:
+    description:
+      - Use C(group/cda.coldmig.vcenter), C(group/cda.coldmig.vcd) and C(group/cda.coldmig.gateway) in
+        C(module_defaults) to set defaults for this module.
+    support: full
+    membership:
+      - cda.coldmig.vcenter
+      - cda.coldmig.vcd
+      - cda.coldmig.gateway
+"""

@@ -81,6 +81,12 @@ def hardware_options() -> dict[str, t.Any]:
     }
 
 
+def vm_hardware_options() -> dict[str, t.Any]:
+    """The same as options of a module that makes a VM; documented by the fragment ``cda.coldmig.vm_hardware``."""
+    names = {"disk_controller": "controller", "cpus": "num_cpus"}
+    return {names.get(name, name): spec for name, spec in hardware_options().items()}
+
+
 @contextlib.contextmanager
 def reporting_errors(module: AnsibleModule) -> t.Iterator[None]:
     """End the module with ``fail_json`` on an error that we expect; any other is a bug and shows as one."""

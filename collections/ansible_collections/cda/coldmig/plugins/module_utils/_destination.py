@@ -12,7 +12,7 @@ import platform
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible.module_utils.basic import env_fallback
+from ansible.module_utils.basic import AnsibleModule, env_fallback
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import HttpError, InputError, StateError
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import UUID, GatewayClient, Image, Migration
 
@@ -60,6 +60,13 @@ class Outcome:
     def as_result(self) -> dict[str, t.Any]:
         """Arguments of ``exit_json``."""
         return {"changed": self.changed, "diff": {"before": self.before, "after": self.after}, **self.values}
+
+
+def report(module: AnsibleModule, outcome: Outcome) -> None:
+    """End the module with what was done and what a person should know of it."""
+    for note in outcome.notes:
+        module.warn(note)
+    module.exit_json(**outcome.as_result())
 
 
 def require_id(migration_id: str) -> str:

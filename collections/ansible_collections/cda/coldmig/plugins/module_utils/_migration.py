@@ -96,12 +96,17 @@ def wanted_changes(migration: t.Mapping[str, t.Any], options: t.Mapping[str, t.A
 
 def guests_of(migration: t.Mapping[str, t.Any]) -> t.Sequence[dict[str, t.Any]]:
     """Every system of the machine, the one that boots by itself first; never empty."""
-    return migration.get("guests") or migration["machine"].get("guests") or [migration["machine"]["guest"]]
+    return migration.get("guests") or migration["machine"].get("guests") or [migration["machine"].get("guest") or {}]
 
 
 def guest_of(migration: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """The system that the VM is made for."""
     return migration.get("guest") or guests_of(migration)[0]
+
+
+def mac_of(nic: t.Mapping[str, t.Any]) -> str:
+    """The address that a card of the source has by itself; a bond may have given it another one."""
+    return str(nic["permanent_mac"] or nic["mac"])
 
 
 def hardware_of(migration: t.Mapping[str, t.Any]) -> dict[str, t.Any]:

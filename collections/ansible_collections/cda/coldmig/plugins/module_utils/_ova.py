@@ -25,21 +25,16 @@ from pathlib import Path
 from ansible_collections.cda.coldmig.plugins.module_utils._destination import (
     Outcome,
     get_migration,
-    require_at_least_one,
     require_id,
     require_staged,
     staged_image,
 )
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError, InputError
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient, Migration
-from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import (
-    Hardware,
-    HardwareError,
-    Host,
-    plan_hardware,
-    wish_of,
-)
+from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import Hardware, Host
+from ansible_collections.cda.coldmig.plugins.module_utils._migration import guest_of, mac_of
 from ansible_collections.cda.coldmig.plugins.module_utils._ovf import OvfDisk, OvfMachine, OvfNic, descriptor, manifest
+from ansible_collections.cda.coldmig.plugins.module_utils._vm_hardware import check_sizes, plan_for
 
 BLOCK = 1 << 20
 RECORD = tarfile.BLOCKSIZE
@@ -49,7 +44,6 @@ MAX_DESCRIPTOR = 1 << 20
 # Not the keys of vcenter_vm: it would take a VM that was made from the file for one that it left behind itself.
 ID_KEY = "guestinfo.coldmig.ova.migration"
 ROOT_KEY = "guestinfo.coldmig.ova.disk{index}.merkle_root"
-SIZE_OPTIONS = ("num_cpus", "cores_per_socket", "memory_mb")
 
 Options = Mapping[str, t.Any]
 
@@ -90,7 +84,7 @@ def _padded(length: int) -> int:
 def ensure_present(options: Options, *, check_mode: bool) -> Outcome:
     """The file with exactly this migration's disks. Values: ``ova``, ``migration``."""
     migration_id = require_id(options["migration"])
-    require_at_least_one(options, *(name for name in SIZE_OPTIONS if options[name] is not None))
+    check_sizes(options)
     path = Path(options["path"])
     if not path.parent.is_dir():
         raise InputError("path", str(path), "a file in a folder that exists")
@@ -118,33 +112,14 @@ def ensure_present(options: Options, *, check_mode: bool) -> Outcome:
 
 
 def plan_package(options: Options, migration: Migration) -> tuple[Package, Hardware]:
-    """Descriptor and file names. Raises OvaError when no VM can hold the machine."""
-    try:
-        hardware = plan_hardware(
-            migration["machine"],
-            [disk["size_bytes"] for disk in migration["disks"]],
-            guest=migration.get("guest"),
-            host=Host(hardware_version=options["hardware_version"]),
-            wish=wish_of(
-                migration.get("hardware"),
-                guest_id=options["guest_id"],
-                firmware=options["firmware"],
-                secure_boot=options["secure_boot"],
-                controller=options["controller"],
-                nic=options["nic_type"],
-                cpus=options["num_cpus"],
-                cores_per_socket=options["cores_per_socket"],
-                memory_mb=options["memory_mb"],
-            ),
-        )
-    except HardwareError as error:
-        raise OvaError(str(error)) from error
+    """Descriptor and file names. Raises HardwareChoiceError when no VM can hold the machine."""
+    hardware = plan_for(migration, Host(hardware_version=options["hardware_version"]), options)
     base = re.sub(r"[^A-Za-z0-9._-]+", "-", options["name"] or migration["name"]).strip("-.")[:60] or "vm"
     disks = tuple(
         OvfDisk(f"{base}-disk{disk['index']}.vmdk", disk["vmdk_bytes"] or 0, _populated(disk["data_chunks"]))
         for disk in migration["disks"]
     )
-    guest = migration.get("guest") or migration["machine"].get("guest") or {}
+    guest = guest_of(migration)
     roots = ((ROOT_KEY.format(index=disk["index"]), disk["merkle_root"] or "") for disk in migration["disks"])
     machine = OvfMachine(
         name=options["name"] or migration["name"],
@@ -168,7 +143,7 @@ def _nics(migration: Migration) -> tuple[OvfNic, ...]:
     """Those that the destination connects: an OVF cannot hold one without a network."""
     entries = zip(migration["destination"]["networks"], migration["machine"]["nics"], strict=False)
     return tuple(
-        OvfNic(entry["network"], (nic["permanent_mac"] or nic["mac"]) if entry["keep_mac"] else None)
+        OvfNic(entry["network"], mac_of(nic) if entry["keep_mac"] else None)
         for entry, nic in entries
         if entry["network"] != "none"
     )

@@ -37,7 +37,8 @@ _CONTROLLERS = {
 }
 _NICS = {"vmxnet3": "VmxNet3", "e1000e": "E1000e", "e1000": "E1000"}
 # CIM_OperatingSystem.OsType; the exact system is in vmw:osType.
-_OTHER, _LINUX, _LINUX_64, _OTHER_64 = 1, 36, 101, 102
+#: (Linux, 64 bit) ->
+_OS_TYPES = {(False, False): 1, (True, False): 36, (True, True): 101, (False, True): 102}
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,7 @@ def _system(envelope: ET.Element, machine: OvfMachine) -> None:
     _child(system, "ovf:Info", "A migrated machine")
     _child(system, "ovf:Name", machine.name)
     guest_id = machine.hardware.guest_id
-    kind = (
-        (_LINUX if machine.is_linux else _OTHER)
-        if "64" not in guest_id
-        else (_LINUX_64 if machine.is_linux else _OTHER_64)
-    )
+    kind = _OS_TYPES[machine.is_linux, "64" in guest_id]
     guest = _section(system, "ovf:OperatingSystemSection", "The installed operating system", id=str(kind))
     guest.set(f"{{{VMW}}}osType", guest_id)
     _child(guest, "ovf:Description", machine.os_description)

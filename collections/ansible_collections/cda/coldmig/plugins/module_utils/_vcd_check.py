@@ -18,6 +18,7 @@ from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_bodies as 
 from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_xml as xml
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import Migration
+from ansible_collections.cda.coldmig.plugins.module_utils._migration import mac_of
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd import Vcd
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd_errors import VcdError
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd_target import (
@@ -254,7 +255,7 @@ def _nics(migration: Migration) -> Iterator[Finding]:
     for index, (entry, nic) in enumerate(zip(migration["destination"]["networks"], nics, strict=False)):
         if not entry["keep_mac"]:
             continue
-        mac = str(nic["permanent_mac"] or nic["mac"]).lower()
+        mac = mac_of(nic).lower()
         if int(mac[:2], 16) & 1:
             yield _error(
                 "mac", f"network adapter {index} has the MAC address {mac}, which is for groups; do not keep it"

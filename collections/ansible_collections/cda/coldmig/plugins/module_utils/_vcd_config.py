@@ -19,6 +19,7 @@ from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_bodies as 
 from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_xml as xml
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import Migration
 from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import choose_nic, wish_of
+from ansible_collections.cda.coldmig.plugins.module_utils._migration import guest_of, mac_of
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd import Vcd, entity_id, same_entity
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd_errors import VcdError
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd_lock import alone_with
@@ -47,14 +48,9 @@ class Change:
     apply: Callable[[], None] = field(repr=False)
 
 
-def system_of(migration: Migration) -> Mapping[str, t.Any]:
-    """The guest that the VM is made for."""
-    return migration.get("guest") or migration["machine"].get("guest") or {}
-
-
 def computer_name(migration: Migration) -> str:
     """The guest's own name, as far as VCD takes it."""
-    guest = system_of(migration)
+    guest = guest_of(migration)
     windows = guest.get("os_type") == "windows"
     own = (guest.get("computer_name") if windows else None) or guest.get("hostname") or migration["name"]
     return bodies.safe_computer_name(str(own), windows=windows)
@@ -66,7 +62,7 @@ def wanted_nics(migration: Migration, current: Sequence[xml.Nic]) -> tuple[xml.N
     A MAC that is not to be kept is VCD's business: the one that a NIC has stays.
     """
     existing = {nic.index: nic for nic in current}
-    usual = wish_of(migration.get("hardware")).nic or choose_nic(system_of(migration), []).name
+    usual = wish_of(migration.get("hardware")).nic or choose_nic(guest_of(migration), []).name
     networks = migration["destination"]["networks"]
     nics = []
     for index, source in enumerate(migration["machine"]["nics"]):
@@ -84,7 +80,7 @@ def wanted_nics(migration: Migration, current: Sequence[xml.Nic]) -> tuple[xml.N
                     ip=entry["ip"] if entry["ip_mode"] == "MANUAL" else None,
                 )
             if entry["keep_mac"]:
-                nic = replace(nic, mac=(source["permanent_mac"] or source["mac"]).lower())
+                nic = replace(nic, mac=mac_of(source).lower())
         nics.append(nic)
     return tuple(nics)
 

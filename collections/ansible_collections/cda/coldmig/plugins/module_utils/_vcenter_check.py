@@ -14,14 +14,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError
 from ansible_collections.cda.coldmig.plugins.module_utils._findings import Finding
-from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import (
-    HardwareError,
-    Host,
-    plan_hardware,
-    wish_of,
-)
+from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import Host
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter import Placement, Vcenter
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_policy import policy_id
+from ansible_collections.cda.coldmig.plugins.module_utils._vm_hardware import HardwareChoiceError, plan_for
 
 FOR_TENANTS = "The provider's vCenter is not ready for it; the provider knows more"
 RIGHTS = {
@@ -138,14 +134,8 @@ def _hardware(
         return
     host = Host(offered=offered, api_version=vcenter.api_version(), hardware_version=version)
     try:
-        plan = plan_hardware(
-            migration["machine"],
-            [disk["size_bytes"] for disk in migration["disks"]],
-            guest=migration.get("guest"),
-            host=host,
-            wish=wish_of(migration.get("hardware"), guest_id=wanted.get("guest_id")),
-        )
-    except HardwareError as error:
+        plan = plan_for(migration, host, wanted)
+    except HardwareChoiceError as error:
         yield _error("hardware", "hardware", str(error), tenant=str(error))
         return
     for note in plan.notes:

@@ -26,37 +26,28 @@ from ansible_collections.cda.coldmig.plugins.module_utils._destination import (
     run_label,
     staged_image,
 )
-from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError, HttpError, InputError, StateError
+from ansible_collections.cda.coldmig.plugins.module_utils._errors import HttpError, InputError, StateError
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient, Migration
-from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import (
-    Hardware,
-    HardwareError,
-    Host,
-    plan_hardware,
-    wish_of,
-)
+from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import Hardware, Host
+from ansible_collections.cda.coldmig.plugins.module_utils._migration import mac_of
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter import FoundVm, Placement, Vcenter, VcenterError
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_boot import boot_test, recorded
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_import import VmRequest, import_vm
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_policy import policy_id
+from ansible_collections.cda.coldmig.plugins.module_utils._vm_hardware import check_sizes, plan_for
 
 LONGEST_NAME = 80
 """vCenter's limit."""
 CHUNK = 1 << 20
-_SIZES = ("num_cpus", "cores_per_socket", "memory_mb")
 
 Options = Mapping[str, t.Any]
-
-
-class HardwareChoiceError(ColdmigError):
-    """No VM can hold this machine."""
 
 
 def ensure_present(options: Options, *, check_mode: bool) -> Outcome:
     """The VM with all its disks. Values: ``vm``, ``vcenter``, ``migration``."""
     migration_id = require_id(options["migration"])
     require_at_least_one(options, "parallel_disks", "wait_timeout", "import_attempts")
-    require_at_least_one(options, *(name for name in _SIZES if options[name] is not None))
+    check_sizes(options)
     with GatewayClient.from_options(options) as gateway:
         migration = get_migration(gateway, migration_id)
         require_staged(migration)
@@ -220,30 +211,12 @@ def _create(
 
 
 def _plan(options: Options, vcenter: Vcenter, place: Placement, migration: Migration) -> Hardware:
-    try:
-        return plan_hardware(
-            migration["machine"],
-            [disk["size_bytes"] for disk in migration["disks"]],
-            guest=migration.get("guest"),
-            host=Host(
-                offered=tuple(vcenter.offered_guests(place.compute, options["hardware_version"])),
-                api_version=vcenter.api_version(),
-                hardware_version=options["hardware_version"],
-            ),
-            wish=wish_of(
-                migration.get("hardware"),
-                guest_id=options["guest_id"],
-                firmware=options["firmware"],
-                secure_boot=options["secure_boot"],
-                controller=options["controller"],
-                nic=options["nic_type"],
-                cpus=options["num_cpus"],
-                cores_per_socket=options["cores_per_socket"],
-                memory_mb=options["memory_mb"],
-            ),
-        )
-    except HardwareError as error:
-        raise HardwareChoiceError(str(error)) from error
+    host = Host(
+        offered=tuple(vcenter.offered_guests(place.compute, options["hardware_version"])),
+        api_version=vcenter.api_version(),
+        hardware_version=options["hardware_version"],
+    )
+    return plan_for(migration, host, options)
 
 
 def _require_space(place: Placement, migration: Migration) -> None:
@@ -260,7 +233,7 @@ def _macs(migration: Migration) -> tuple[str | None, ...]:
     """For each NIC of the source the MAC to keep, or None."""
     networks = migration["destination"]["networks"]
     return tuple(
-        nic["permanent_mac"] or nic["mac"] if index < len(networks) and networks[index]["keep_mac"] else None
+        mac_of(nic) if index < len(networks) and networks[index]["keep_mac"] else None
         for index, nic in enumerate(migration["machine"]["nics"])
     )
 

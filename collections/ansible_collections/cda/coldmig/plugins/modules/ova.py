@@ -19,6 +19,7 @@ author:
   - CDA cold migration maintainers (@cda)
 extends_documentation_fragment:
   - cda.coldmig.gateway
+  - cda.coldmig.vm_hardware
   - cda.coldmig.attributes
 attributes:
   check_mode:
@@ -50,44 +51,6 @@ options:
     description: Virtual hardware version. The destination must support it.
     type: str
     default: vmx-14
-  guest_id:
-    description: Guest type, such as V(debian12_64Guest), instead of the one chosen.
-    type: str
-  firmware:
-    description: Firmware instead of the one that the system boots with.
-    type: str
-    choices:
-      - bios
-      - efi
-  secure_boot:
-    description: Whether Secure Boot is on, instead of as in the source. It needs EFI firmware.
-    type: bool
-  controller:
-    description: Disk controller instead of the one chosen.
-    type: str
-    choices:
-      - pvscsi
-      - lsilogic-sas
-      - ahci
-      - nvme
-      - lsilogic
-      - ide
-  nic_type:
-    description: Network card instead of the one chosen.
-    type: str
-    choices:
-      - vmxnet3
-      - e1000e
-      - e1000
-  num_cpus:
-    description: Number of virtual CPUs instead of the source's cores.
-    type: int
-  cores_per_socket:
-    description: Cores per socket instead of the source's.
-    type: int
-  memory_mb:
-    description: Memory in MB instead of the source's. It is rounded up to 4 MB.
-    type: int
 notes:
   - It needs the provider's token.
   - NICs that the destination of the migration does not connect are left out, because OVF has no NIC without a network.
@@ -148,8 +111,12 @@ migration:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cda.coldmig.plugins.module_utils._argspec import gateway_options, reporting_errors
-from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import CONTROLLERS, NICS
+from ansible_collections.cda.coldmig.plugins.module_utils._argspec import (
+    gateway_options,
+    reporting_errors,
+    vm_hardware_options,
+)
+from ansible_collections.cda.coldmig.plugins.module_utils._destination import report
 from ansible_collections.cda.coldmig.plugins.module_utils._ova import ensure_present
 
 
@@ -157,26 +124,16 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **gateway_options(),
+            **vm_hardware_options(),
             "migration": {"type": "str", "required": True},
             "path": {"type": "path", "required": True},
             "name": {"type": "str"},
             "hardware_version": {"type": "str", "default": "vmx-14"},
-            "guest_id": {"type": "str"},
-            "firmware": {"type": "str", "choices": ["bios", "efi"]},
-            "secure_boot": {"type": "bool"},
-            "controller": {"type": "str", "choices": [controller.name for controller in CONTROLLERS]},
-            "nic_type": {"type": "str", "choices": list(NICS)},
-            "num_cpus": {"type": "int"},
-            "cores_per_socket": {"type": "int"},
-            "memory_mb": {"type": "int"},
         },
         supports_check_mode=True,
     )
     with reporting_errors(module):
-        outcome = ensure_present(module.params, check_mode=module.check_mode)
-        for note in outcome.notes:
-            module.warn(note)
-        module.exit_json(**outcome.as_result())
+        report(module, ensure_present(module.params, check_mode=module.check_mode))
 
 
 if __name__ == "__main__":

@@ -23,16 +23,8 @@ author:
 extends_documentation_fragment:
   - cda.coldmig.gateway
   - cda.coldmig.attributes
+  - cda.coldmig.attributes.actiongroup_destination
 attributes:
-  action_group:
-    description:
-      - Use C(group/cda.coldmig.vcenter), C(group/cda.coldmig.vcd) and C(group/cda.coldmig.gateway) in
-        C(module_defaults) to set defaults for this module.
-    support: full
-    membership:
-      - cda.coldmig.vcenter
-      - cda.coldmig.vcd
-      - cda.coldmig.gateway
   check_mode:
     support: full
     details:

@@ -21,16 +21,8 @@ extends_documentation_fragment:
   - cda.coldmig.vcenter
   - cda.coldmig.vcd
   - cda.coldmig.attributes
+  - cda.coldmig.attributes.actiongroup_destination
 attributes:
-  action_group:
-    description:
-      - Use C(group/cda.coldmig.vcenter), C(group/cda.coldmig.vcd) and C(group/cda.coldmig.gateway) in
-        C(module_defaults) to set defaults for this module.
-    support: full
-    membership:
-      - cda.coldmig.vcenter
-      - cda.coldmig.vcd
-      - cda.coldmig.gateway
   check_mode:
     support: full
   diff_mode:
@@ -96,7 +88,7 @@ migration:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cda.coldmig.plugins.module_utils._argspec import gateway_options, reporting_errors
-from ansible_collections.cda.coldmig.plugins.module_utils._destination import vcd_options, vcenter_options
+from ansible_collections.cda.coldmig.plugins.module_utils._destination import report, vcd_options, vcenter_options
 from ansible_collections.cda.coldmig.plugins.module_utils._undo import undo
 
 
@@ -117,7 +109,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     with reporting_errors(module):
-        module.exit_json(**undo(module.params, check_mode=module.check_mode).as_result())
+        report(module, undo(module.params, check_mode=module.check_mode))
 
 
 if __name__ == "__main__":

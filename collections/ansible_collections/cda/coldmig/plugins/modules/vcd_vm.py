@@ -197,7 +197,7 @@ tenant_msg:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.cda.coldmig.plugins.module_utils._argspec import gateway_options, reporting_errors
-from ansible_collections.cda.coldmig.plugins.module_utils._destination import vcd_options
+from ansible_collections.cda.coldmig.plugins.module_utils._destination import report, vcd_options
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd_vm import ensure_absent, ensure_present
 
 
@@ -222,10 +222,7 @@ def main() -> None:
     )
     ensure = ensure_present if module.params["state"] == "present" else ensure_absent
     with reporting_errors(module):
-        outcome = ensure(module.params, check_mode=module.check_mode)
-        for note in outcome.notes:
-            module.warn(note)
-        module.exit_json(**outcome.as_result())
+        report(module, ensure(module.params, check_mode=module.check_mode))
 
 
 if __name__ == "__main__":

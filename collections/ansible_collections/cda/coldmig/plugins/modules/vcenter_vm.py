@@ -23,6 +23,7 @@ author:
 extends_documentation_fragment:
   - cda.coldmig.gateway
   - cda.coldmig.vcenter
+  - cda.coldmig.vm_hardware
   - cda.coldmig.attributes
   - cda.coldmig.attributes.actiongroup_vcenter
 attributes:
@@ -76,44 +77,6 @@ options:
   name:
     description: Name of the VM. Default is the name of the migration with the beginning of its id.
     type: str
-  guest_id:
-    description: Guest type, such as V(debian12_64Guest), instead of the one chosen.
-    type: str
-  controller:
-    description: Disk controller instead of the one chosen.
-    type: str
-    choices:
-      - pvscsi
-      - lsilogic-sas
-      - ahci
-      - nvme
-      - lsilogic
-      - ide
-  nic_type:
-    description: Network card instead of the one chosen.
-    type: str
-    choices:
-      - vmxnet3
-      - e1000e
-      - e1000
-  firmware:
-    description: Firmware instead of the one that the system boots with.
-    type: str
-    choices:
-      - bios
-      - efi
-  secure_boot:
-    description: Whether Secure Boot is on, instead of as in the source. It needs EFI firmware.
-    type: bool
-  num_cpus:
-    description: Number of virtual CPUs instead of the source's cores.
-    type: int
-  cores_per_socket:
-    description: Cores per socket instead of the source's.
-    type: int
-  memory_mb:
-    description: Memory in MB instead of the source's. It is rounded up to 4 MB.
-    type: int
   hardware_version:
     description: Virtual hardware version, such as V(vmx-19). Default is vCenter's. The VDC must support it.
     type: str
@@ -292,9 +255,12 @@ migration:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.cda.coldmig.plugins.module_utils._argspec import gateway_options, reporting_errors
-from ansible_collections.cda.coldmig.plugins.module_utils._destination import vcenter_options
-from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import CONTROLLERS, NICS
+from ansible_collections.cda.coldmig.plugins.module_utils._argspec import (
+    gateway_options,
+    reporting_errors,
+    vm_hardware_options,
+)
+from ansible_collections.cda.coldmig.plugins.module_utils._destination import report, vcenter_options
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_vm import ensure_absent, ensure_present
 
 
@@ -303,6 +269,7 @@ def main() -> None:
         argument_spec={
             **gateway_options(),
             **vcenter_options(),
+            **vm_hardware_options(),
             "migration": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "datacenter": {"type": "str"},
@@ -312,14 +279,6 @@ def main() -> None:
             "datastore": {"type": "str"},
             "network": {"type": "str"},
             "name": {"type": "str"},
-            "guest_id": {"type": "str"},
-            "controller": {"type": "str", "choices": [controller.name for controller in CONTROLLERS]},
-            "nic_type": {"type": "str", "choices": list(NICS)},
-            "firmware": {"type": "str", "choices": ["bios", "efi"]},
-            "secure_boot": {"type": "bool"},
-            "num_cpus": {"type": "int"},
-            "cores_per_socket": {"type": "int"},
-            "memory_mb": {"type": "int"},
             "hardware_version": {"type": "str"},
             "thin": {"type": "bool", "default": True},
             "storage_policy": {"type": "str"},
@@ -336,10 +295,7 @@ def main() -> None:
     )
     ensure = ensure_present if module.params["state"] == "present" else ensure_absent
     with reporting_errors(module):
-        outcome = ensure(module.params, check_mode=module.check_mode)
-        for note in outcome.notes:
-            module.warn(note)
-        module.exit_json(**outcome.as_result())
+        report(module, ensure(module.params, check_mode=module.check_mode))
 
 
 if __name__ == "__main__":
