@@ -85,10 +85,10 @@ def find_systems(sources: Sequence[Source], look: Look, live: str, boot_order: s
 
     ``live``: how the ISO was booted; ``boot_order``: how the firmware's own order would boot these disks, if at all.
     """
-    read = [volume for volume in look.volumes if volume.facts is not None]
     loaders = {
-        volume.key: volume.facts.esp.loaders if volume.facts is not None and volume.facts.esp is not None else ()
-        for volume in read
+        volume.key: volume.facts.esp.loaders if volume.facts.esp is not None else ()
+        for volume in look.volumes
+        if volume.facts is not None
     }
     seen = firmware.evidence(sources, loaders)
     kind, _notices = firmware.decide(seen, live, None, boot_order)
@@ -124,9 +124,8 @@ def _contents(sources: Sequence[Source]) -> str:
 def _parts(sources: Sequence[Source]) -> Iterator[Part]:
     for source in sources:
         for volume in source.volumes:
-            key = f"disk{volume.disk}/{volume.number}" if volume.number else f"disk{volume.disk}"
             place = signatures.volume_place(source.disk, volume)
-            yield Part(place, key, volume.type, volume.content.fstype, volume.content.label)
+            yield Part(place, volume.key, volume.type, volume.content.fstype, volume.content.label)
 
 
 def _closed_windows(sources: Sequence[Source]) -> Guest:
@@ -139,7 +138,7 @@ def _closed_windows(sources: Sequence[Source]) -> Guest:
                     "windows",
                     pretty_name="Windows",
                     hostname=names.usable(volume.encryption.computer),
-                    key=f"disk{volume.disk}/{volume.number}" if volume.number else f"disk{volume.disk}",
+                    key=volume.key,
                     place=signatures.volume_place(source.disk, volume),
                 )
     return Guest("windows", "windows", pretty_name="Windows")

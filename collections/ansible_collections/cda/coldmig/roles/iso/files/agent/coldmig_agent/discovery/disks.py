@@ -40,6 +40,11 @@ class Volume:
     content: Content
     encryption: Encryption | None = None
 
+    @property
+    def key(self) -> str:
+        """``disk0/2``."""
+        return tables.volume_key(self.disk, self.number)
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -88,7 +93,7 @@ def describe(device: BlockDevice, read: ReadAt) -> Source:
     for entry in table.entries[: tables.MAX_PARTITIONS]:
         size = min(entry.size_bytes, device.size_bytes - entry.start_bytes)
         extended = entry.type in {"0x05", "0x0f", "0x85"}
-        window = _window(read, entry.start_bytes, size)
+        window = tables.window(read, entry.start_bytes, size)
         content = Content() if extended else filesystems.probe(window, size)
         label = content.label or clean(entry.name, 72)
         partitions.append(
@@ -124,13 +129,6 @@ def describe(device: BlockDevice, read: ReadAt) -> Source:
         dynamic=ldm.read_group(read, device.size_bytes, table.entries),
         removable=device.removable or device.transport in {"usb", "mmc"},
     )
-
-
-def _window(read: ReadAt, start: int, size: int) -> ReadAt:
-    def inside(offset: int, length: int) -> bytes:
-        return read(start + offset, min(length, size - offset)) if 0 <= offset < size else b""
-
-    return inside
 
 
 def is_bootable(source: Source) -> bool:

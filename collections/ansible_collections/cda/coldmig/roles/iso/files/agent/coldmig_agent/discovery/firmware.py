@@ -50,7 +50,7 @@ def evidence(sources: Sequence[Source], loaders: Mapping[str, Sequence[str]]) ->
         table = source.table
         for entry in table.entries:
             if entry.type in {tables.ESP_GUID, tables.MBR_ESP}:
-                found = loaders.get(f"disk{source.disk.index}/{entry.number}")
+                found = loaders.get(tables.volume_key(source.disk.index, entry.number))
                 if found is None or found:
                     efi.append(f"a UEFI system partition ({_partition(source, entry.number)})")
             elif entry.type == tables.BIOS_BOOT_GUID:

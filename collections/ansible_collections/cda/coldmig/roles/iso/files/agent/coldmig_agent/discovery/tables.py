@@ -16,6 +16,21 @@ from dataclasses import dataclass, replace
 #: ``read(offset, length)`` → up to ``length`` bytes of the disk.
 ReadAt = Callable[[int, int], bytes]
 
+
+def window(read: ReadAt, start: int, size: int) -> ReadAt:
+    """A reader that sees ``size`` bytes from ``start`` on, and nothing beside them."""
+
+    def inside(offset: int, length: int) -> bytes:
+        return read(start + offset, min(length, size - offset)) if 0 <= offset < size else b""
+
+    return inside
+
+
+def volume_key(disk: int, number: int) -> str:
+    """``disk0/2``: names a partition, or with number 0 a whole disk without a table, in all that is reported."""
+    return f"disk{disk}/{number}" if number else f"disk{disk}"
+
+
 MAX_PARTITIONS = 256
 MAX_NUMBER = 1024
 MAX_ENTRY_BYTES = 1 << 20

@@ -85,13 +85,6 @@ class Survey:
     notices: tuple[Notice, ...]
 
 
-def _window(read: ReadAt, start: int, size: int) -> ReadAt:
-    def inside(offset: int, length: int) -> bytes:
-        return read(start + offset, min(length, size - offset)) if 0 <= offset < size else b""
-
-    return inside
-
-
 def _identify(area: Area) -> dict[str, str]:
     """What blkid says about an area. Raises Doubt where it sees more than one thing."""
     with area.sandbox.run("blkid", "-p", "-o", "export", "{}") as tool:
@@ -186,14 +179,14 @@ class _Disk:
     def logical_volumes(self, volume: Volume) -> list[tuple[Volume, lvm.LogicalVolume]]:
         """What lies in an LVM physical volume. Raises Doubt and ToolError."""
         with sandbox(self.source.path, volume.start_bytes, volume.size_bytes, self.deadline) as box:
-            read = _window(self.read, volume.start_bytes, volume.size_bytes)
+            read = tables.window(self.read, volume.start_bytes, volume.size_bytes)
             seen = _identify(Area(volume.size_bytes, read, box)).get("TYPE", "nothing")
         if seen != "LVM2_member":
             raise Doubt(f"it looks like LVM, to blkid like {clean(seen, 32)}")
         found: list[tuple[Volume, lvm.LogicalVolume]] = []
         for logical in lvm.linear_volumes(read, volume.size_bytes):
             start = volume.start_bytes + logical.start_bytes
-            content = filesystems.probe(_window(self.read, start, logical.size_bytes), logical.size_bytes)
+            content = filesystems.probe(tables.window(self.read, start, logical.size_bytes), logical.size_bytes)
             inner = replace(volume, start_bytes=start, size_bytes=logical.size_bytes, content=content)
             found.append((inner, logical))
         return found
@@ -212,7 +205,7 @@ class _Disk:
             raise Doubt("it is tiny, or not made of whole sectors")
         limit = min(volume.start_bytes + volume.size_bytes, self.size_bytes - DISK_TAIL)
         with sandbox(self.source.path, volume.start_bytes, volume.size_bytes, self.deadline) as box:
-            area = Area(volume.size_bytes, _window(self.read, volume.start_bytes, volume.size_bytes), box)
+            area = Area(volume.size_bytes, tables.window(self.read, volume.start_bytes, volume.size_bytes), box)
             with closing(_mapped(area, fstype)) as ranges:
                 _add(found, ranges, volume.start_bytes, limit)
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from coldmig_agent.guest.devices import DEVICES, Device
+from coldmig_agent.guest.devices import DEVICES, Device, normal
 from coldmig_agent.guest.facts import ImageFacts, KernelFacts, KernelImage
 from coldmig_agent.machine import Readiness
 from coldmig_agent.text import clean
@@ -70,7 +70,7 @@ class _Facts:
             self.drivers.setdefault(answer.device, []).extend(answer.modules)
         self.needs = {item.module: item.needs for item in kernel.needs} if kernel else {}
         words = (word for found in _BLACKLIST.findall(start.options) for word in found.split(","))
-        self.cmdline_blacklist = {word.replace("-", "_") for word in words}
+        self.cmdline_blacklist = {normal(word) for word in words}
         self.image_blacklist = set(usable.blacklist) if usable else set()
 
     def candidates(self, device: Device) -> list[str]:

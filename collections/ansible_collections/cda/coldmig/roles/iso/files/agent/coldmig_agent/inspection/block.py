@@ -58,7 +58,7 @@ def of_volume(source: Source, volume: Volume) -> Block:
         names += [f"PARTUUID={entry.uuid}"] if entry.uuid else []
         names += [f"PARTLABEL={entry.name}"] if entry.name else []
     return Block(
-        key=f"disk{volume.disk}/{number}" if number else f"disk{volume.disk}",
+        key=volume.key,
         place=f"disk {volume.disk}, partition {number}" if number else f"disk {volume.disk}",
         disk=volume.disk,
         size_bytes=volume.size_bytes,
@@ -89,16 +89,9 @@ def probe(block: Block) -> list[Block]:
             size = min(entry.size_bytes, block.size_bytes - entry.start_bytes)
             node = devices.NODES / f"{block.node.name}p{entry.number}"
             place = f"{block.place}, partition {entry.number}"
-            inside = _probe_part(read, entry.start_bytes, size)
+            inside = filesystems.probe(tables.window(read, entry.start_bytes, size), size)
             key = f"{block.key}/{entry.number}"
             found.append(Block(key, place, block.disk, size, inside, node=node, start_bytes=entry.start_bytes))
         return found
     finally:
         os.close(fd)
-
-
-def _probe_part(read: tables.ReadAt, start: int, size: int) -> Content:
-    def inside(offset: int, length: int) -> bytes:
-        return read(start + offset, min(length, size - offset)) if 0 <= offset < size else b""
-
-    return filesystems.probe(inside, size)
