@@ -28,6 +28,7 @@ from coldmig_agent.discovery.disks import read_image_files
 from coldmig_agent.freespace import survey as survey_module
 from coldmig_agent.freespace import tools
 from coldmig_agent.freespace.survey import survey
+from coldmig_agent.inspection import commands
 
 pytestmark = pytest.mark.usefixtures("loop_devices")
 
@@ -423,7 +424,7 @@ def test_a_missing_tool_costs_only_the_free_space(tmp_path: Path, monkeypatch: p
 
 def test_no_loop_device_costs_only_the_free_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     image = ext4(tmp_path / "disk.img", 32)
-    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(commands._ENVIRONMENT, "PATH", str(tmp_path))
     whole(image, "the tools cannot be given a device")
 
 
