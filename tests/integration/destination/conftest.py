@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from coldmig_wire.grains import encode_chunk, is_zero
 from simulators.run import Site, running
 from simulators.vcenter.build import BuildError, build
 from support.gateway import Gateway as RealGateway
+from support.playbooks import BIN, Run
 from support.processes import ROOT
 
 ORGANIZATION = "acme"
@@ -347,22 +347,6 @@ def destination(site: Site, gateway: Gateway) -> Destination:
 
 
 # --- the playbook -------------------------------------------------------------------------------------------------
-
-
-BIN = Path(sys.executable).parent
-
-
-@dataclass
-class Run:
-    """A finished ansible-playbook."""
-
-    status: int
-    text: str
-
-    @property
-    def changed(self) -> int:
-        """How many tasks changed something, on all hosts."""
-        return sum(int(count) for count in re.findall(r"changed=(\d+)", self.text))
 
 
 @dataclass

@@ -5,34 +5,20 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.playbooks import BIN, Run
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
 COLLECTION = ROOT / "collections/ansible_collections/cda/coldmig"
 INVENTORIES = COLLECTION / "playbooks/inventories"
-BIN = Path(sys.executable).parent
-
-
-@dataclass
-class Run:
-    """A finished ansible-playbook."""
-
-    status: int
-    text: str
-
-    @property
-    def changed(self) -> int:
-        """How many tasks changed something, on all hosts."""
-        return sum(int(count) for count in re.findall(r"changed=(\d+)", self.text))
 
 
 @dataclass
