@@ -55,7 +55,7 @@ def test_token_of_a_service_account_is_replaced_before_it_is_used(tmp_path: Path
 
 def test_session_is_shared_until_it_ends_or_vcd_does_not_take_it(tmp_path: Path) -> None:
     door, credentials = Door("first"), account(tmp_path)
-    tokens = [log_in(door, URL, "38.1", credentials) for _ in range(3)]
+    tokens = [log_in(door, URL, "38.1", credentials) for login in range(3)]
     assert (tokens, door.logins) == (["jwt-1"] * 3, 1)
     assert log_in(door, URL, "38.1", credentials, stale="jwt-1") == "jwt-2"
     # another run, whose session was the same one, finds the new one
@@ -75,7 +75,7 @@ def test_runs_side_by_side_take_turns(tmp_path: Path) -> None:
         return door(method, path, headers, body)
 
     found: list[str] = []
-    runs = [threading.Thread(target=lambda: found.append(log_in(slow, URL, "38.1", credentials))) for _ in range(6)]
+    runs = [threading.Thread(target=lambda: found.append(log_in(slow, URL, "38.1", credentials))) for thread in range(6)]
     for run in runs:
         run.start()
     for run in runs:
