@@ -27,7 +27,7 @@ class Gateway:
         return {"state": answer}
 
     def wait_for(self, renewals: int) -> None:
-        for renewal in range(renewals):
+        for _renewal in range(renewals):
             assert self.asked.acquire(timeout=30)
 
 

@@ -75,7 +75,7 @@ def test_runs_side_by_side_take_turns(tmp_path: Path) -> None:
         return door(method, path, headers, body)
 
     found: list[str] = []
-    runs = [threading.Thread(target=lambda: found.append(log_in(slow, URL, "38.1", credentials))) for thread in range(6)]
+    runs = [threading.Thread(target=lambda: found.append(log_in(slow, URL, "38.1", credentials))) for each in range(6)]
     for run in runs:
         run.start()
     for run in runs:
