@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,7 @@ from gateway.sitekit import MACHINE, TEMPLATE, Caller, SiteKit, running_site
 
 FINISH = {"vcenter": {"vm": "vm-42", "name": "x"}}
 FAILURE = {"reason": "some-reason", "detail": "text"}
+LOGS = {"gzip": base64.b64encode(gzip.compress(b"a line")).decode()}
 TENANT = {"provider", "organization"}
 ALL = {*TENANT, "iso", "session"}
 
@@ -41,6 +44,7 @@ OPERATIONS: dict[str, tuple[set[str], Any]] = {
     "POST /session/progress": ({"session"}, {"phase": "waiting"}),
     "POST /session/unreadable": ({"session"}, {"disks": [{"index": 0, "bytes": 512, "ranges": [[0, 512]]}]}),
     "POST /session/failure": ({"session"}, FAILURE),
+    "PUT /session/logs": ({"session"}, LOGS),
     "GET /migrations": (TENANT, None),
     "GET /migrations/{migration_id}": (TENANT, None),
     "PATCH /migrations/{migration_id}": (TENANT, {"name": "other"}),
@@ -48,6 +52,7 @@ OPERATIONS: dict[str, tuple[set[str], Any]] = {
     "POST /migrations/{migration_id}/confirm": (TENANT, None),
     "POST /migrations/{migration_id}/cancel": (TENANT, {"reason": "no"}),
     "GET /migrations/{migration_id}/audit": (TENANT, None),
+    "GET /migrations/{migration_id}/logs": (TENANT, None),
     "POST /migrations/{migration_id}/import": ({"provider"}, {"run": "1"}),
     "POST /migrations/{migration_id}/finish": ({"provider"}, FINISH),
     "POST /migrations/{migration_id}/fail": ({"provider"}, FAILURE),
@@ -79,10 +84,11 @@ class Owned:
 def _make_owned(site: SiteKit) -> Owned:
     site.activate("acme", "globex")
     acme = site.tenant("acme")
-    template = acme.ok("POST", "/templates", TEMPLATE | {"name": "zeta-plan"})["id"]
+    template = acme.ok("POST", "/templates", TEMPLATE | {"name": "zeta-plan", "collect_logs": True})["id"]
     credential = acme.ok("POST", f"/templates/{template}/iso-credentials", {"description": "zeta-iso"})
     iso = site.caller(credential["credential"])
     migration, agent = site.enrol(iso, name="zeta-host")
+    agent.ok("PUT", "/session/logs", LOGS)
     token = site.provider.ok("GET", "/tokens")["items"][0]["id"]
     return Owned(
         ids={
@@ -198,7 +204,7 @@ def test_what_was_refused_has_changed_nothing(shared_site: SiteKit, shared: Owne
     templates, migrations, credentials, trail = _everything(shared)
     assert len(templates["items"]) == len(migrations["items"]) == len(credentials["items"]) == 1
     assert (migrations["items"][0]["state"], migrations["items"][0]["progress"]) == ("waiting", None)
-    assert [entry["event"] for entry in trail["items"]] == ["enrol"]
+    assert [entry["event"] for entry in trail["items"]] == ["enrol", "logs"]
     assert len(shared_site.provider.ok("GET", "/templates")["items"]) == 1
     assert shared_site.provider.ok("GET", "/activation")["organizations"] == ["acme", "globex"]
 

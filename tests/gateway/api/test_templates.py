@@ -26,6 +26,7 @@ def test_a_template_is_given_back_with_its_defaults(site: SiteKit) -> None:
     }
     assert (made["skip_free"], made["mode"], made["system"], made["accept_warnings"]) == ("auto", "migrate", None, [])
     assert set(made["hardware"].values()) == {None}
+    assert (made["at_end"], made["collect_logs"]) == ({"success": None, "failure": None}, False)
     network = {"network": "backbone", "ip_mode": "POOL", "ip": None, "keep_mac": False, "connected": True}
     assert made["destination"] == {
         "vdc": "vdc-1",

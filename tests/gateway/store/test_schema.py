@@ -63,6 +63,7 @@ def test_the_first_schema_is_brought_up_to_date_and_keeps_its_rows(database: Dat
         for thing in (row, row.template):
             assert (thing.mode, thing.system, thing.accept_warnings, thing.hardware) == ("migrate", None, [], {})
         assert row.blocked == []
+        assert [(thing.at_end, thing.collect_logs) for thing in (row, row.template)] == [({}, False)] * 2
 
 
 def test_what_a_machine_said_before_there_were_severities_is_still_told(database: Database) -> None:

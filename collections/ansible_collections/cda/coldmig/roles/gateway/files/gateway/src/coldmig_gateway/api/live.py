@@ -42,6 +42,8 @@ def session_body(context: Context, session: Session, state: SessionState) -> dic
         "skip_free": state.skip_free,
         "mode": state.mode,
         "blocked": state.blocked,
+        "at_end": {when: state.at_end.get(when) for when in ("success", "failure")},
+        "collect_logs": state.collect_logs,
         "codecs": CODECS,
         "queue": place,
         "disks": [

@@ -101,6 +101,8 @@ def enrol(
         system=template.system,
         accept_warnings=template.accept_warnings,
         hardware=template.hardware,
+        at_end=template.at_end,
+        collect_logs=template.collect_logs,
         last_seen_at=moment,
         disks=[
             Disk(

@@ -6,7 +6,20 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, ForeignKey, Index, Integer, MetaData, String, Text, false, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    false,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from coldmig_gateway.store.types import UtcDateTime
@@ -104,6 +117,8 @@ class Template(Listed, Base):
     system: Mapped[str | None] = mapped_column(String(256))  # key or pattern of the system that is meant
     accept_warnings: Mapped[list[str]] = mapped_column(server_default=text("'[]'"))  # codes
     hardware: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # only what was asked for
+    at_end: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # only what was asked for
+    collect_logs: Mapped[bool] = mapped_column(server_default=false())
     max_migrations: Mapped[int | None]
     max_disk_bytes: Mapped[int | None]
     max_total_bytes: Mapped[int | None]
@@ -161,6 +176,8 @@ class Migration(Listed, Base):
     system: Mapped[str | None] = mapped_column(String(256))  # key or pattern of the system that is meant
     accept_warnings: Mapped[list[str]] = mapped_column(server_default=text("'[]'"))  # codes
     hardware: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # only what was asked for
+    at_end: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))  # only what was asked for
+    collect_logs: Mapped[bool] = mapped_column(server_default=false())
     blocked: Mapped[list[str]] = mapped_column(server_default=text("'[]'"))  # codes that hold it back, see held.py
     accept_unreadable: Mapped[bool] = mapped_column(server_default=false())
     last_seen_at: Mapped[datetime | None]  # the agent; written now and then, see presence.py
@@ -208,6 +225,16 @@ class Disk(Base):
     data_chunks: Mapped[int | None]
     stored_bytes: Mapped[int | None]
     vmdk_bytes: Mapped[int | None]
+
+
+class AgentLogs(Base):
+    """What the agent of a migration logged, as it sent it: gzip. It goes with the migration."""
+
+    __tablename__ = "agent_logs"
+
+    migration_id: Mapped[str] = mapped_column(ForeignKey("migrations.id", ondelete="CASCADE"), primary_key=True)
+    at: Mapped[datetime]
+    content: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class AuditEntry(Base):

@@ -19,7 +19,7 @@ from coldmig_gateway.store.principals import SESSION_UNKNOWN
 
 _MIGRATION = select(
     Migration.id, Migration.name, Migration.state, Migration.reason, Migration.detail, Migration.skip_free,
-    Migration.progress, Migration.mode, Migration.blocked,
+    Migration.progress, Migration.mode, Migration.blocked, Migration.at_end, Migration.collect_logs,
 )  # fmt: skip
 # Made once: making a statement takes longer than running it.
 _OF_TOKEN = _MIGRATION.where(Migration.session_digest == bindparam("value"))
@@ -53,6 +53,8 @@ class SessionState:
     skip_free: str
     mode: str
     blocked: Sequence[str]
+    at_end: dict[str, str]
+    collect_logs: bool
     disks: Sequence[DiskState]
 
 
@@ -82,6 +84,7 @@ def _read(session: Session, query: Select[Any], value: str) -> SessionState:
     disks = session.execute(_DISKS, {"value": row.id})
     return SessionState(
         row.id, row.name, row.state, row.reason, row.detail, row.skip_free, row.mode, row.blocked,
+        row.at_end, row.collect_logs,
         [
             DiskState(index, size, chunks, have_chunks(row.progress, index, chunks, verified=verified))
             for index, size, chunks, verified in disks

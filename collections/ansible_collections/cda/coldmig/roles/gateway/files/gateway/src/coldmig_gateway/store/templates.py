@@ -32,6 +32,8 @@ class TemplateSettings:
     system: str | None
     accept_warnings: list[str]
     hardware: dict[str, Any]
+    at_end: dict[str, Any]
+    collect_logs: bool
     max_migrations: int | None
     max_disk_bytes: int | None
     max_total_bytes: int | None

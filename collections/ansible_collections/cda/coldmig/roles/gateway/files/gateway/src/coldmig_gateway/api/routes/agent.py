@@ -10,11 +10,12 @@ from fastapi.responses import JSONResponse
 
 from coldmig_gateway.api import live
 from coldmig_gateway.api.context import IsoCaller, SessionCaller, SessionToken, SiteContext, source_address
-from coldmig_gateway.api.problems import invalid, responses
+from coldmig_gateway.api.problems import Problem, invalid, responses
 from coldmig_gateway.api.schemas.common import FailureInput
 from coldmig_gateway.api.schemas.machine import Machine
-from coldmig_gateway.api.schemas.session import Enrolment, ProgressInput, Session, UnreadableInput
-from coldmig_gateway.store import enrolment, migrations, sessions, transitions, unreadable
+from coldmig_gateway.api.schemas.session import Enrolment, LogsInput, ProgressInput, Session, UnreadableInput
+from coldmig_gateway.store import agent_logs, enrolment, migrations, sessions, transitions, unreadable
+from coldmig_gateway.store.agent_logs import BadLogsError
 from coldmig_gateway.store.enrolment import SourceDisk, SourceMachine
 from coldmig_gateway.store.states import Action, State
 from coldmig_gateway.store.unreadable import Report
@@ -100,6 +101,19 @@ def report_failure(context: SiteContext, caller: SessionCaller, body: FailureInp
         transitions.apply(session, row, Action.FAIL, caller.actor, because=(body.reason, body.detail))
         session.flush()
         return live.session_body(context, session, sessions.of_migration(session, caller.id))
+
+
+@router.put("/session/logs", status_code=204, responses=responses(409))
+def put_logs(context: SiteContext, caller: SessionCaller, body: LogsInput) -> None:
+    """Send the logs, when the template asks for them (`collect_logs`). They replace those that were sent before."""
+    with context.database.write() as session:
+        row = migrations.get(session, None, caller.id, lock=True)
+        if not row.collect_logs:
+            raise Problem(409, "logs-not-wanted", "Logs are not wanted", "The template does not ask for logs.")
+        try:
+            agent_logs.keep(session, row, caller.actor, agent_logs.decode(body.gzip))
+        except BadLogsError as error:
+            raise invalid("gzip", None, str(error)) from None
 
 
 def _require_disks(count: int, named: set[int]) -> None:

@@ -13,8 +13,15 @@ from coldmig_gateway.api import views
 from coldmig_gateway.api.context import SiteContext, TenantCaller
 from coldmig_gateway.api.problems import invalid, responses
 from coldmig_gateway.api.schemas.common import Paged, PageOf
-from coldmig_gateway.api.schemas.migrations import AuditEntry, CancelInput, ChangeInput, ConfirmInput, Migration
-from coldmig_gateway.store import audit, confirmation, migrations, states, transitions
+from coldmig_gateway.api.schemas.migrations import (
+    AgentLogs,
+    AuditEntry,
+    CancelInput,
+    ChangeInput,
+    ConfirmInput,
+    Migration,
+)
+from coldmig_gateway.store import agent_logs, audit, confirmation, migrations, states, transitions
 from coldmig_gateway.store.migrations import Filters
 from coldmig_gateway.store.states import Action, State
 
@@ -113,6 +120,15 @@ def list_audit(context: SiteContext, caller: TenantCaller, migration_id: str, pa
         found = audit.entries(session, ("migration", row.id), skip=seen, limit=paged.limit + 1)
         items = [views.audit_entry(entry) for entry in found[: paged.limit]]
         return PageOf(items=items, next=str(seen + paged.limit) if len(found) > paged.limit else None)
+
+
+@router.get("/{migration_id}/logs", responses=responses(404))
+def get_logs(context: SiteContext, caller: TenantCaller, migration_id: str) -> AgentLogs:
+    """What the agent has logged, where the template asked for it (`collect_logs`) and the migration has ended."""
+    with context.database.read() as session:
+        row = migrations.get(session, caller.organization, migration_id)
+        kept = agent_logs.get(session, row)
+        return AgentLogs(at=kept.at, text=agent_logs.text_of(kept))
 
 
 def _seen(cursor: str | None) -> int:

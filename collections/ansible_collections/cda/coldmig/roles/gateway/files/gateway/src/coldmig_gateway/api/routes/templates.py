@@ -87,5 +87,7 @@ def _settings(body: TemplateInput) -> TemplateSettings:
         system=body.system,
         accept_warnings=body.accept_warnings,
         hardware=body.hardware.model_dump(mode="json", exclude_none=True),
+        at_end=body.at_end.model_dump(mode="json", exclude_none=True),
+        collect_logs=body.collect_logs,
         **body.limits.model_dump(),
     )

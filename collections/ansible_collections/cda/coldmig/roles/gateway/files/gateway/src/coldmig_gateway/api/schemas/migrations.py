@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from coldmig_gateway.api.schemas.common import Input, Line, Matching, Output
-from coldmig_gateway.api.schemas.templates import AcceptedWarnings, Destination, Hardware, Mode, System
+from coldmig_gateway.api.schemas.templates import AcceptedWarnings, AtEnd, Destination, Hardware, Mode, System
 from coldmig_gateway.naming import NAME
 from coldmig_gateway.store.states import State
 
@@ -117,6 +117,10 @@ class Migration(Output):
     accept_warnings: list[str] = Field(description="Codes that shall not hold it back")
     blocked: list[str] = Field(description="Codes that hold it back: accept them, or do what the warnings say")
     hardware: Hardware = Field(description="Virtual hardware that was asked for; null is chosen by itself")
+    at_end: AtEnd = Field(description="What the machine does at the end; the template's when it registered")
+    collect_logs: bool = Field(
+        description="Whether the agent sends its logs; the template's when the machine registered"
+    )
     destination: Destination
     power_on: bool
     skip_free: Literal["auto", "never"]
@@ -136,6 +140,13 @@ class Migration(Output):
     checks: dict[str, Any] = Field(
         description="What was found last by `preflight` and `test-boot`: `at`, `by`, `passed`, `detail`, `findings`"
     )
+
+
+class AgentLogs(Output):
+    """What the agent of a migration has logged, with its kernel's log."""
+
+    at: datetime = Field(description="When it was sent")
+    text: str = Field(description="Lines; control characters are taken out")
 
 
 class AuditEntry(Output):

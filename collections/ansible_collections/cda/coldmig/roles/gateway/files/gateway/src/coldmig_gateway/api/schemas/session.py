@@ -9,6 +9,7 @@ from pydantic import Field, Strict, StringConstraints, field_validator, model_va
 
 from coldmig_gateway.api.schemas.common import Count, Found, Input, Message, Output
 from coldmig_gateway.api.schemas.machine import MAX_DISKS
+from coldmig_gateway.api.schemas.templates import AtEnd
 
 # A JSON list of two numbers.
 Range = Annotated[tuple[Count, Annotated[int, Field(ge=1, le=1 << 60)]], Strict(False)]
@@ -55,6 +56,8 @@ class Session(Output):
     skip_free: Literal["auto", "never"] = Field(description="Whether free space of the source may be left out")
     mode: Literal["migrate", "assess"]
     blocked: list[str] = Field(description="With `waiting`: codes of the warnings that somebody has to accept first")
+    at_end: AtEnd
+    collect_logs: bool = Field(description="Send the logs with PUT /session/logs at the end")
     codecs: list[str] = Field(description="What the site takes beside raw chunks, now")
     queue: QueuePlace | None = Field(description="With `confirmed`: wait until it is null, then begin to copy")
     disks: list[SessionDisk]
@@ -101,6 +104,14 @@ class ProgressInput(Input):
     connections: Annotated[int, Field(ge=0, le=1024)] | None = Field(default=None, description="In use now")
     codec: Annotated[Found, StringConstraints(max_length=16)] | None = None
     sample: Sample | None = None
+
+
+class LogsInput(Input):
+    """The agent's log and its kernel's: one text in UTF-8."""
+
+    gzip: Annotated[str, StringConstraints(max_length=1_000_000)] = Field(
+        description="Compressed with gzip, then base64; the text has at most 8 MiB"
+    )
 
 
 class UnreadableDisk(Input):

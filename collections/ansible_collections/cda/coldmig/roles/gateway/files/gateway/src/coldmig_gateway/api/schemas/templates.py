@@ -168,6 +168,19 @@ class Hardware(Input):
         return self
 
 
+AtEndAction = Literal["stay", "poweroff", "reboot"]
+
+
+class AtEnd(Input):
+    """What a source machine does when its migration has ended there."""
+
+    success: AtEndAction | None = Field(
+        default=None,
+        description="Once the whole copy is verified, or the assessment done; null: as its ISO says, or stay",
+    )
+    failure: AtEndAction | None = Field(default=None, description="Once it has failed or was canceled; null: stay")
+
+
 class TemplateInput(Input):
     """A template as it is to be."""
 
@@ -195,6 +208,10 @@ class TemplateInput(Input):
         default_factory=list, description="Codes of warnings that shall not hold machines back"
     )
     hardware: Hardware = Hardware()
+    at_end: AtEnd = AtEnd()
+    collect_logs: bool = Field(
+        default=False, description="Whether the agent sends its log and the kernel's when its migration has ended"
+    )
     limits: Limits = Limits()
 
 
@@ -214,6 +231,8 @@ class Template(Output):
     system: str | None
     accept_warnings: list[str]
     hardware: Hardware
+    at_end: AtEnd
+    collect_logs: bool
     limits: Limits
     created_at: datetime
     created_by: str
