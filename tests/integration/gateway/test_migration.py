@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 from collections.abc import Callable
 from typing import Any
 
@@ -140,6 +142,23 @@ def test_info_adds_the_audit_trail(modules: Any, organization: Any, enrol: Enrol
     modules("migration", token=organization.token, migration=migration, state="confirmed")
     (found,) = modules("migration_info", token=organization.token, migration=migration, audit=True)["migrations"]
     assert [entry["to"] for entry in found["audit"] if entry["to"]] == ["waiting", "confirmed"]
+
+
+def test_info_adds_the_logs_that_an_agent_has_sent(site: Any, modules: Any, organization: Any, machine: Any) -> None:
+    body = {"name": "talkative", "destination": {"vdc": "vdc-1"}, "collect_logs": True}
+    template = site.call("POST", "/templates", body, token=organization.token)["id"]
+    issued = site.call("POST", f"/templates/{template}/iso-credentials", {}, token=organization.token)
+    agent = site.call("POST", "/enrolments", machine("erp-db-09"), token=issued["credential"])
+
+    def logs() -> Any:
+        asked = {"migration": agent["migration_id"], "logs": True}
+        (found,) = modules("migration_info", token=organization.token, **asked)["migrations"]
+        return found["logs"]
+
+    assert logs() is None
+    sent = {"gzip": base64.b64encode(gzip.compress(b"the last word")).decode()}
+    site.call("PUT", "/session/logs", sent, token=agent["session_token"])
+    assert logs()["text"] == "the last word"
 
 
 def test_unreadable_sectors_are_accepted_once(site: Any, modules: Any, organization: Any, enrol: Enrol) -> None:

@@ -38,6 +38,16 @@ def test_life_of_a_template(site: Any, modules: Any, organization: Any) -> None:
     assert changed["template"]["description"] == "the ERP"
     assert not run(auto_start=True, limits={"max_migrations": 3})["changed"]
 
+    ends = {"success": "poweroff", "failure": None}
+    changed = run(at_end={"success": "poweroff"}, collect_logs=True)
+    assert changed["diff"] == {
+        "before": {"at_end": {"success": None, "failure": None}, "collect_logs": False},
+        "after": {"at_end": ends, "collect_logs": True},
+    }
+    assert not run(at_end={"success": "poweroff"}, collect_logs=True)["changed"]
+    (listed,) = modules("template_info", token=organization.token)["templates"]
+    assert (listed["at_end"], listed["collect_logs"]) == (ends, True)
+
     assert run(state="absent")["changed"]
     assert not run(state="absent")["changed"]
     assert list(site.call("GET", f"/templates?organization={organization.name}")["items"]) == []

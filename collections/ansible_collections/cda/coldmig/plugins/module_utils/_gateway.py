@@ -141,6 +141,8 @@ class Template(t.TypedDict):
     system: str | None
     accept_warnings: list[str]
     hardware: Hardware
+    at_end: dict[str, str | None]
+    collect_logs: bool
     limits: Limits
     created_at: str
     created_by: str
@@ -430,6 +432,10 @@ class GatewayClient:
         """Delete an ended migration with all that is staged of it."""
         self._delete(f"/migrations/{_segment(migration_id)}")
 
+    def logs(self, migration_id: str) -> dict[str, t.Any] | None:
+        """What the agent of a migration has logged: {at, text}. None when it has sent nothing."""
+        return self._object_or_none(f"/migrations/{_segment(migration_id)}/logs")
+
     def audit(self, migration_id: str) -> t.Iterator[dict[str, t.Any]]:
         """The audit trail of a migration: {at, actor, event, from, to, detail}."""
         return self._items(f"/migrations/{_segment(migration_id)}/audit")
@@ -452,6 +458,10 @@ class GatewayClient:
         self._keep_claim(migration_id, run)
         return migration
 
+    def holds(self, migration_id: str) -> bool:
+        """Whether the migration is this client's, as far as it knows."""
+        return migration_id in self._claims
+
     def undone(self, migration_id: str, run: str, to: str) -> Migration:
         """What was made at the destination is removed: canceled, or copied again (*to*)."""
         migration = self._migration_action(migration_id, "undone", {"run": run, "holder": self._holder, "to": to})
@@ -459,7 +469,7 @@ class GatewayClient:
         return migration
 
     def note_check(self, migration_id: str, name: str, found: t.Mapping[str, t.Any]) -> Migration:
-        """Note what a check (preflight, test-boot) found: {passed, detail, findings}."""
+        """Note what a check (preflight, test-boot, import) found: {passed, detail, findings}."""
         path = f"/migrations/{_segment(migration_id)}/checks/{_segment(name)}"
         return t.cast(Migration, self._object("PUT", path, found))
 

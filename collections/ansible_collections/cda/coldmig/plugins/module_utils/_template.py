@@ -33,6 +33,7 @@ HARDWARE = (
     "cores_per_socket",
     "memory_mb",
 )
+AT_END = ("success", "failure")
 MOST_CPUS = 768
 MOST_MEMORY_MB = 24 << 20
 MOST_CODES = 100
@@ -48,6 +49,8 @@ DEFAULTS: t.Mapping[str, t.Any] = {
     "system": None,
     "accept_warnings": [],
     "hardware": dict.fromkeys(HARDWARE),
+    "at_end": dict.fromkeys(AT_END),
+    "collect_logs": False,
     "limits": {"max_migrations": None, "max_disk_bytes": None, "max_total_bytes": None, "bandwidth_limit": None},
 }
 WRITABLE = (
@@ -63,6 +66,8 @@ WRITABLE = (
     "system",
     "accept_warnings",
     "hardware",
+    "at_end",
+    "collect_logs",
     "limits",
 )
 LEAST_BANDWIDTH = 65536
@@ -227,8 +232,8 @@ def wanted_template(options: t.Mapping[str, t.Any], current: t.Mapping[str, t.An
     """The writable fields as they shall be.
 
     An option that is None keeps what *current* has; without *current* it gets its default. ``destination``,
-    ``accept_warnings``, ``hardware`` and ``limits`` are replaced as a whole; an empty ``system`` is none. Raises
-    InputError when a new template lacks its destination.
+    ``accept_warnings``, ``hardware``, ``at_end`` and ``limits`` are replaced as a whole; an empty ``system`` is none.
+    Raises InputError when a new template lacks its destination.
     """
     base = DEFAULTS if current is None else current
     given = {name: options[name] for name in WRITABLE if options.get(name) is not None}

@@ -48,6 +48,13 @@ options:
     description: Whether to add the audit trail of each migration.
     type: bool
     default: false
+  logs:
+    description:
+      - Whether to add what the agent of each migration has logged, with its kernel's log. There is something where the
+        template had O(cda.coldmig.template#module:collect_logs=true) and the migration has ended at the source.
+      - It may be several MiB for each.
+    type: bool
+    default: false
 seealso:
   - module: cda.coldmig.migration
   - plugin: cda.coldmig.migrations
@@ -63,6 +70,11 @@ EXAMPLES = r"""
     states:
       - waiting
   register: waiting
+
+- name: Why one has failed, as its agent saw it
+  cda.coldmig.migration_info:
+    migration: 8a9df7ab-5dd7-4d3c-9f6e-0f7a0d4f6f11
+    logs: true
 
 - name: Wait until one is copied
   cda.coldmig.migration_info:
@@ -301,6 +313,13 @@ migrations:
         vcenter_vm:
         vcd_vapp:
         vcd_vm:
+    logs:
+      description: What the agent has logged, V(null) if it has sent nothing.
+      returned: O(logs=true)
+      type: dict
+      sample:
+        at: "2026-03-02T09:40:00Z"
+        text: "agent\n2026-03-02T09:00:00Z site https://gateway.example.com:8443, template erp (acme)\n"
     audit:
       description: Who did what and when, in order.
       returned: O(audit=true)
@@ -356,6 +375,7 @@ def main() -> None:
             "template": {"type": "str"},
             "organization": {"type": "str"},
             "audit": {"type": "bool", "default": False},
+            "logs": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -364,6 +384,9 @@ def main() -> None:
         if module.params["audit"]:
             for item in migrations:
                 item["audit"] = list(gateway.audit(item["id"]))
+        if module.params["logs"]:
+            for item in migrations:
+                item["logs"] = gateway.logs(item["id"])
     module.exit_json(changed=False, migrations=migrations)
 
 

@@ -113,6 +113,36 @@ options:
       - It is replaced as a whole if it is given. A new template has none. Machines that have registered keep what they
         were registered with.
     type: dict
+  at_end:
+    description:
+      - What the source machine does when its migration has ended there. The ISO asks for it when it registers, so a
+        change holds for ISOs that were made before. Machines that have registered keep what they were registered with.
+      - It is replaced as a whole if it is given. A new template leaves both open.
+    type: dict
+    suboptions:
+      success:
+        description:
+          - Once the site has verified its whole copy, or with O(mode=assess) once it was looked at. V(stay) shows that
+            it may be powered off, V(reboot) starts what comes next in its boot order.
+          - Without it the machine stays, unless its ISO was made with C(poweroff_when_done).
+        type: str
+        choices:
+          - stay
+          - poweroff
+          - reboot
+      failure:
+        description: Once its migration has failed or was canceled. Without it the machine stays.
+        type: str
+        choices:
+          - stay
+          - poweroff
+          - reboot
+  collect_logs:
+    description:
+      - Whether the agent sends its log and that of its kernel to the gateway when its migration has ended. They hold no
+        secret of the ISO, are read with M(cda.coldmig.migration_info), and go with the migration.
+      - A new template has V(false).
+    type: bool
   limits:
     description:
       - What the template lets through. A limit that is left out is no limit.
@@ -185,6 +215,13 @@ EXAMPLES = r"""
     hardware:
       disk_controller: lsilogic-sas
       memory_mb: 16384
+
+- name: Power machines off once they are copied, and keep the logs of all
+  cda.coldmig.template:
+    name: erp
+    at_end:
+      success: poweroff
+    collect_logs: true
 
 - name: Delete it
   cda.coldmig.template:
@@ -270,6 +307,16 @@ template:
         cpus:
         cores_per_socket:
         memory_mb: 16384
+    at_end:
+      description: What a source machine does at the end; V(null) is left open.
+      type: dict
+      sample:
+        success: poweroff
+        failure:
+    collect_logs:
+      description: Whether agents send their logs.
+      type: bool
+      sample: true
     limits:
       description: What the template lets through; V(null) is no limit.
       type: dict
@@ -304,6 +351,7 @@ from ansible_collections.cda.coldmig.plugins.module_utils._argspec import (
 from ansible_collections.cda.coldmig.plugins.module_utils._diff import Differences
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient
 from ansible_collections.cda.coldmig.plugins.module_utils._template import (
+    AT_END,
     WRITABLE,
     check_options,
     wanted_template,
@@ -352,6 +400,11 @@ def main() -> None:
             "system": {"type": "str"},
             "accept_warnings": {"type": "list", "elements": "str"},
             "hardware": {"type": "dict", "options": hardware_options()},
+            "at_end": {
+                "type": "dict",
+                "options": {when: {"type": "str", "choices": ["stay", "poweroff", "reboot"]} for when in AT_END},
+            },
+            "collect_logs": {"type": "bool"},
             "limits": {
                 "type": "dict",
                 "options": {

@@ -122,6 +122,18 @@ templates:
         cpus:
         cores_per_socket:
         memory_mb:
+    at_end:
+      description:
+        - What a source machine does once its migration has ended well (C(success)) or not (C(failure)), V(stay),
+          V(poweroff) or V(reboot). V(null) is left open.
+      type: dict
+      sample:
+        success: poweroff
+        failure:
+    collect_logs:
+      description: Whether agents send their logs.
+      type: bool
+      sample: false
     limits:
       description: What the template lets through; V(null) is no limit.
       type: dict

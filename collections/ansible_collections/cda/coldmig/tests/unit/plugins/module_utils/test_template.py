@@ -29,6 +29,8 @@ def options(**changes: t.Any) -> dict[str, t.Any]:
         "system",
         "accept_warnings",
         "hardware",
+        "at_end",
+        "collect_logs",
         "limits",
     )
     return {"name": "erp", **dict.fromkeys(names), **changes}
@@ -48,6 +50,7 @@ GOOD: list[dict[str, t.Any]] = [
     options(limits={"bandwidth_limit": 65536}, skip_free="never"),
     options(mode="assess", system="windows*", accept_warnings=["tpm-sealed"]),
     options(system=""),
+    options(at_end={"success": "poweroff", "failure": None}, collect_logs=True),
     options(hardware=dict.fromkeys(HARDWARE)),
     options(hardware={"firmware": "efi", "secure_boot": True, "cpus": 8, "cores_per_socket": 4, "memory_mb": 4096}),
     options(hardware={"firmware": "bios", "secure_boot": False, "guest_id": "other3xLinux64Guest"}),
@@ -135,6 +138,8 @@ def test_new_template_gets_defaults() -> None:
         "system": None,
         "accept_warnings": [],
         "hardware": dict.fromkeys(HARDWARE),
+        "at_end": {"success": None, "failure": None},
+        "collect_logs": False,
         "limits": {
             "max_migrations": None,
             "max_disk_bytes": None,
