@@ -30,11 +30,11 @@ exec "$@"
 def iso_settings(url: str, ca_pem: str, credential: str = "cm1_iso_" + "x" * 43, **more: object) -> dict[str, Any]:
     """The settings that an ISO carries. ``more`` replaces or adds top-level members."""
     return {
-        "format": 1,
+        "format": 2,
         "site": {"url": url, "ca_pem": ca_pem, "proxy": None},
         "credential": credential,
         "template": {"id": "t-1", "name": "standard", "organization": "acme"},
-        "network": {"mode": "dhcp", "interfaces": [], "dns": [], "mtu": None},
+        "network": {"interfaces": [], "dns": [], "mtu": None},
         "console": {"serial": "ttyS0,115200", "shell": False},
         "poweroff_when_done": False,
         **more,

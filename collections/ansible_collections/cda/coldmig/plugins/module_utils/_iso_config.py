@@ -6,43 +6,58 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import contextlib
-import ipaddress
 import re
+import zoneinfo
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-FORMAT = 1
+from ansible_collections.cda.coldmig.plugins.module_utils._iso_checks import (
+    Checker,
+    ConfigError,
+    FieldProblem,
+    IsoImageError,
+)
+from ansible_collections.cda.coldmig.plugins.module_utils._iso_keymaps import KEYMAPS
+from ansible_collections.cda.coldmig.plugins.module_utils._iso_network import check_network
+
+__all__ = [
+    "FORMAT",
+    "ConfigError",
+    "FieldProblem",
+    "IsoImageError",
+    "merge_row",
+    "public_config",
+    "validate_config",
+    "validate_kernel_args",
+]
+
+FORMAT = 2
 """Version of the configuration and of the base image's layout."""
 DEFAULT_SERIAL = "ttyS0,115200"
-
-
-class IsoImageError(Exception):
-    """Anything that keeps an ISO from being read or made; the text is meant for a person."""
-
-
-@dataclass(frozen=True)
-class FieldProblem:
-    """One wrong field of a configuration: ``field`` is a path such as ``network.interfaces[0].gateway``."""
-
-    field: str
-    value: Any
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.value!r} {self.message}"
-
-
-class ConfigError(IsoImageError):
-    """The configuration is not valid; ``problems`` lists every wrong field."""
-
-    def __init__(self, problems: Sequence[FieldProblem]) -> None:
-        self.problems = list(problems)
-        super().__init__("; ".join(str(problem) for problem in self.problems))
+CONSOLE_MODES = ("auto", "plain", "screen")
+HIDDEN = "(hidden)"
+MAX_MACHINES = 10_000
+MAX_BANNER = 2000
+ROW_SECTIONS = ("network", "time", "access", "disks")
+ROW_VALUES = ("proxy", "keyboard", "banner", "poweroff_when_done")
+_RULE = ("serial", "path", "label", "size", "larger_than", "smaller_than")
+# crypt(5), without the methods that are broken (DES, MD5)
+_HASH = r"\$(y|gy|7|6|5|2[abxy])\$[./A-Za-z0-9=,$]{8,250}"
+_ROOT = (
+    "format",
+    "site",
+    "credential",
+    "template",
+    "network",
+    "console",
+    "time",
+    "keyboard",
+    "access",
+    "banner",
+    "disks",
+    "machines",
+    "poweroff_when_done",
+)
 
 
 def validate_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,101 +65,225 @@ def validate_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Shape::
 
-        {"format": 1,
-         "site": {"url": "https://host:port", "ca_pem": "...", "proxy": None | "http://host:port"},
+        {"format": 2,
+         "site": {"url": "https://host:port", "ca_pem": "...",
+                  "proxy": None | {"url": "http://host:port", "username": None | str, "password": None | str}},
          "credential": "cm1_iso_...",
          "template": {"id": str, "name": str, "organization": str},
-         "network": {"mode": "dhcp" | "static",
-                     "interfaces": [{"match": {"mac": str} | {"name": str} | {"first_with_carrier": True},
-                                     "addresses": ["10.0.0.5/24"], "gateway": None | str, "vlan": None | int}],
-                     "dns": [str], "mtu": None | int},
-         "console": {"serial": None | "ttyS0,115200", "shell": False},
+         "network": see _iso_network.check_network,
+         "console": {"serial": None | "ttyS0,115200", "shell": False, "mode": "auto" | "plain" | "screen"},
+         "time": {"ntp": [str], "zone": None | "Europe/Berlin"},
+         "keyboard": None | "de-latin1",
+         "access": {"root_password_hash": None | "$6$...", "ssh_keys": [str]},
+         "banner": None | str,
+         "disks": {"leave_out": [{"serial" | "path" | "label" | "size" | "larger_than" | "smaller_than": ...}]},
+         "machines": [{"match": {"serial": str} | {"mac": str}, "network" | "time" | "access" | "disks": {...},
+                       "proxy" | "keyboard" | "banner" | "poweroff_when_done": ...}],
          "poweroff_when_done": False}
 
     ``console.serial`` is a Linux serial console with its speed (None: no serial console); ``console.shell`` opens a
-    root shell without a password on the second virtual terminal of the source.
+    root shell on the second virtual terminal of the source, which asks for the password where there is a hash. A row of
+    ``machines`` replaces sections key by key, and everything else as a whole, on the machine that it fits.
 
     :raises ConfigError: naming every wrong field, its value and what is allowed; secrets are never in it.
     """
-    check = _Checker()
-    root = check.mapping(
-        config, "config", {"format", "site", "credential", "template", "network", "console", "poweroff_when_done"}
-    )
+    check = Checker()
+    root = check.mapping(config, "config", _ROOT)
     if (version := root.get("format", FORMAT)) != FORMAT or isinstance(version, bool):
         check.problem("format", version, f"is not supported; this version writes {FORMAT}")
-    site = check.mapping(root.get("site"), "site", {"url", "ca_pem", "proxy"})
-    template = check.mapping(root.get("template"), "template", {"id", "name", "organization"})
-    console = check.mapping(root.get("console", {}), "console", {"serial", "shell"})
-    result = {
+    site = check.mapping(root.get("site"), "site", ("url", "ca_pem", "proxy"))
+    template = check.mapping(root.get("template"), "template", ("id", "name", "organization"))
+    console = check.mapping(root.get("console"), "console", ("serial", "shell", "mode"))
+    # None is a value of its own here: no serial console.
+    given = root.get("console")
+    serial = given.get("serial", DEFAULT_SERIAL) if isinstance(given, Mapping) else DEFAULT_SERIAL
+    result: dict[str, Any] = {
         "format": FORMAT,
         "site": {
             "url": check.url(site.get("url"), "site.url", ("https",)),
             "ca_pem": check.certificates(site.get("ca_pem"), "site.ca_pem"),
-            "proxy": check.optional(site.get("proxy"), "site.proxy", lambda v, n: check.url(v, n, ("http",))),
+            "proxy": _proxy(check, site.get("proxy"), "site.proxy"),
         },
-        "credential": check.credential(root.get("credential"), "credential"),
+        "credential": check.secret(
+            root.get("credential"),
+            "credential",
+            r"cm1_iso_[A-Za-z0-9_-]{43}",
+            'an ISO credential of the gateway, "cm1_iso_" and 43 characters',
+        ),
         "template": {key: check.text(template.get(key), f"template.{key}") for key in ("id", "name", "organization")},
-        "network": _check_network(check, root.get("network", {})),
+        "network": check_network(check, root.get("network")),
         "console": {
-            "serial": check.optional(console.get("serial", DEFAULT_SERIAL), "console.serial", check.serial),
+            "serial": check.optional(serial, "console.serial", check.serial),
             "shell": check.boolean(console.get("shell", False), "console.shell"),
+            "mode": check.choice(console.get("mode", CONSOLE_MODES[0]), "console.mode", CONSOLE_MODES),
         },
+        "time": _time(check, root.get("time"), "time"),
+        "keyboard": _keyboard(check, root.get("keyboard"), "keyboard"),
+        "access": _access(check, root.get("access"), "access"),
+        "banner": _banner(check, root.get("banner"), "banner"),
+        "disks": _disks(check, root.get("disks"), "disks"),
         "poweroff_when_done": check.boolean(root.get("poweroff_when_done", False), "poweroff_when_done"),
     }
+    result["machines"] = _machines(check, root.get("machines"), result["network"])
     check.raise_problems()
     return result
 
 
-def _check_network(check: _Checker, value: Any) -> dict[str, Any]:
-    network = check.mapping(value, "network", {"mode", "interfaces", "dns", "mtu"})
-    mode = network.get("mode", "dhcp")
-    if mode not in ("dhcp", "static"):
-        check.problem("network.mode", mode, 'is not one of "dhcp", "static"')
-    interfaces = [
-        _check_interface(check, entry, f"network.interfaces[{index}]", static=mode == "static")
-        for index, entry in enumerate(check.sequence(network.get("interfaces", []), "network.interfaces"))
-    ]
-    if mode == "static" and not interfaces:
-        check.problem("network.interfaces", [], 'needs at least one interface when network.mode is "static"')
-    dns = [
-        check.ip(entry, f"network.dns[{index}]")
-        for index, entry in enumerate(check.sequence(network.get("dns", []), "network.dns"))
-    ]
-    mtu = check.optional(network.get("mtu"), "network.mtu", lambda v, n: check.integer(v, n, 576, 9216))
-    return {"mode": mode, "interfaces": interfaces, "dns": dns, "mtu": mtu}
+def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as it may be shown: without the credential, with ``(hidden)`` for other secrets."""
+    shown = _without_secrets({name: value for name, value in config.items() if name != "credential"})
+    return dict(shown)
 
 
-def _check_interface(check: _Checker, value: Any, name: str, *, static: bool) -> dict[str, Any]:
-    entry = check.mapping(value, name, {"match", "addresses", "gateway", "vlan"})
-    match = check.mapping(entry.get("match"), f"{name}.match", {"mac", "name", "first_with_carrier"})
-    clean_match: dict[str, Any] = {}
-    if len(match) != 1:
-        check.problem(f"{name}.match", dict(match), 'must have exactly one of "mac", "name", "first_with_carrier"')
-    elif "mac" in match:
-        clean_match = {"mac": check.mac(match["mac"], f"{name}.match.mac")}
-    elif "name" in match:
-        clean_match = {
-            "name": check.pattern(
-                match["name"], f"{name}.match.name", r"[A-Za-z0-9_.-]{1,15}", "an interface name such as eno1"
-            )
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {
+            name: HIDDEN if name in ("password", "root_password_hash") and item is not None else _without_secrets(item)
+            for name, item in value.items()
         }
-    elif match.get("first_with_carrier") is not True:
-        check.problem(f"{name}.match.first_with_carrier", match.get("first_with_carrier"), "can only be true")
-    else:
-        clean_match = {"first_with_carrier": True}
-    raw_addresses = check.sequence(entry.get("addresses", []), f"{name}.addresses")
-    addresses = [check.cidr(item, f"{name}.addresses[{i}]") for i, item in enumerate(raw_addresses)]
-    if static and not addresses:
-        check.problem(f"{name}.addresses", [], 'needs at least one address such as "10.0.0.5/24" in static mode')
-    if not static and addresses:
-        check.problem(f"{name}.addresses", addresses, 'is only for network.mode "static"')
-    gateway = check.optional(entry.get("gateway"), f"{name}.gateway", check.ip)
-    if static and gateway and all(addresses):
-        hosts = [ipaddress.ip_interface(item) for item in addresses if item]
-        if not any(ipaddress.ip_address(gateway) in host.network for host in hosts):
-            check.problem(f"{name}.gateway", gateway, f"is in none of the networks of {', '.join(map(str, addresses))}")
-    vlan = check.optional(entry.get("vlan"), f"{name}.vlan", lambda v, n: check.integer(v, n, 1, 4094))
-    return {"match": clean_match, "addresses": addresses, "gateway": gateway, "vlan": vlan}
+    if isinstance(value, (list, tuple)):
+        return [_without_secrets(item) for item in value]
+    return value
+
+
+def merge_row(config: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """What counts on the machine of a row; the agent does the same (``coldmig_agent.settings.merge_row``)."""
+    merged = dict(config)
+    for key, value in row.items():
+        if key in ROW_SECTIONS:
+            merged[key] = {**merged.get(key, {}), **value}
+        elif key == "proxy":
+            merged["site"] = {**merged["site"], "proxy": value}
+        elif key in ROW_VALUES:
+            merged[key] = value
+    return merged
+
+
+def _proxy(check: Checker, value: Any, name: str) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    proxy = check.mapping({"url": value} if isinstance(value, str) else value, name, ("url", "username", "password"))
+    instead = "; there are fields of their own for them"
+    url = check.url(proxy.get("url"), f"{name}.url", ("http",), instead)
+    username = check.optional(
+        proxy.get("username"),
+        f"{name}.username",
+        lambda v, n: check.pattern(v, n, r"[^:\x00-\x1f\x7f]{1,255}", "text without a colon"),
+    )
+    password = check.optional(
+        proxy.get("password"), f"{name}.password", lambda v, n: check.secret(v, n, r"[^\x00-\x1f\x7f]{1,255}", "text")
+    )
+    if password is not None and username is None:
+        check.problem(f"{name}.username", None, "is missing, and there is a password")
+    return {"url": url, "username": username, "password": password}
+
+
+def _time(check: Checker, value: Any, name: str) -> dict[str, Any]:
+    section = check.mapping(value, name, ("ntp", "zone"))
+
+    def zone(item: Any, field: str) -> str:
+        known = zoneinfo.available_timezones()  # empty where the controller has no database
+        if not isinstance(item, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}", item):
+            check.problem(field, item, "must be a time zone such as Europe/Berlin")
+        elif known and item not in known:
+            check.problem(field, item, "is no time zone of the IANA database; they are called like Europe/Berlin")
+        return str(item)
+
+    return {
+        "ntp": check.each(section.get("ntp"), f"{name}.ntp", check.host, 8),
+        "zone": check.optional(section.get("zone"), f"{name}.zone", zone),
+    }
+
+
+def _keyboard(check: Checker, value: Any, name: str) -> str | None:
+    if value is None or value in KEYMAPS:
+        return value
+    near = [keymap for keymap in KEYMAPS if keymap.startswith(str(value)[:2])]
+    check.problem(name, value, f"is no keymap of the live system; some are {', '.join(near[:8] or KEYMAPS[:8])}")
+    return None
+
+
+def _access(check: Checker, value: Any, name: str) -> dict[str, Any]:
+    section = check.mapping(value, name, ("root_password_hash", "ssh_keys"))
+    meaning = "a password hash of crypt(5) such as $6$... or $y$... (mkpasswd, or the filter password_hash)"
+    return {
+        "root_password_hash": check.optional(
+            section.get("root_password_hash"),
+            f"{name}.root_password_hash",
+            lambda v, n: check.secret(v, n, _HASH, meaning),
+        ),
+        "ssh_keys": check.each(section.get("ssh_keys"), f"{name}.ssh_keys", check.ssh_key),
+    }
+
+
+def _banner(check: Checker, value: Any, name: str) -> str | None:
+    return check.optional(value, name, lambda v, n: check.lines(v, n, MAX_BANNER)) or None
+
+
+def _disks(check: Checker, value: Any, name: str) -> dict[str, Any]:
+    section = check.mapping(value, name, ("leave_out",))
+    return {
+        "leave_out": check.each(section.get("leave_out"), f"{name}.leave_out", lambda v, n: _rule(check, v, n), 256)
+    }
+
+
+def _rule(check: Checker, value: Any, name: str) -> dict[str, Any]:
+    rule = check.mapping(value, name, _RULE)
+    if not rule:
+        check.problem(name, value, f"must have at least one of {', '.join(_RULE)}")
+    checks = {
+        "path": lambda v, n: check.pattern(
+            v, n, r"/dev/[!-~]{1,200}", "a path below /dev/ (with * and ? for anything)"
+        ),
+        "size": check.size,
+        "larger_than": check.size,
+        "smaller_than": check.size,
+    }
+    return {key: checks.get(key, check.text)(rule[key], f"{name}.{key}") for key in _RULE if key in rule}
+
+
+def _machines(check: Checker, value: Any, network: Mapping[str, Any]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    seen: dict[str, int] = {}
+    for index, item in enumerate(check.sequence(value, "machines", MAX_MACHINES)):
+        name = f"machines[{index}]"
+        row = check.mapping(item, name, ("match", *ROW_SECTIONS, *ROW_VALUES))
+        match = check.mapping(row.get("match"), f"{name}.match", ("serial", "mac"))
+        clean: dict[str, Any] = {"match": {}}
+        if len(match) != 1:
+            check.problem(f"{name}.match", dict(match), "must have exactly one of serial, mac")
+        elif "serial" in match:
+            clean["match"] = {"serial": check.text(match["serial"], f"{name}.match.serial").strip()}
+        else:
+            clean["match"] = {"mac": check.mac(match["mac"], f"{name}.match.mac")}
+        if clean["match"] and seen.setdefault(str(clean["match"]), index) != index:
+            check.problem(f"{name}.match", clean["match"], f"is the match of machines[{seen[str(clean['match'])]}] too")
+        checks = {"time": _time, "access": _access, "disks": _disks}
+        for key, section_check in checks.items():
+            if key in row:
+                checked = section_check(check, row[key], f"{name}.{key}")
+                clean[key] = {field: checked[field] for field in row[key] if field in checked}
+        if "network" in row:
+            # Whole, as the machine will have it: only together can it be right.
+            checked = check_network(check, merge_network(network, row["network"]), f"{name}.network")
+            clean["network"] = {field: checked[field] for field in row["network"] if field in checked}
+        if "proxy" in row:
+            clean["proxy"] = _proxy(check, row["proxy"], f"{name}.proxy")
+        if "keyboard" in row:
+            clean["keyboard"] = _keyboard(check, row["keyboard"], f"{name}.keyboard")
+        if "banner" in row:
+            clean["banner"] = _banner(check, row["banner"], f"{name}.banner")
+        if "poweroff_when_done" in row:
+            clean["poweroff_when_done"] = check.boolean(row["poweroff_when_done"], f"{name}.poweroff_when_done")
+        rows.append(clean)
+    return rows
+
+
+def merge_network(base: Mapping[str, Any], row: Any) -> Any:
+    """The network of a machine: its own keys, and those of the ISO for the rest."""
+    if not isinstance(row, Mapping):
+        return row
+    return {**base, **{key: value for key, value in row.items() if value is not None}}
 
 
 # What would point the boot at something else than the read-only live system.
@@ -154,6 +293,21 @@ _ARG_FORBIDDEN = re.compile(
     r"(coldmig|systemd|rd|luks|init|rdinit|root|rootflags|rootfstype|resume|noresume|swap|fstab|raid|md|dm|dm_mod"
     r"|md_mod|mount|netroot|BOOT_IMAGE)([.=_].*)?"
 )
+# Settings that have an option of their own, where they are checked: argument -> option
+_ARG_OPTIONS = {
+    "site": "site",
+    "proxy": "proxy",
+    **dict.fromkeys(("bond", "interface", "ip", "gateway", "vlan", "mtu", "routes", "dns", "search"), "network"),
+    "ntp": "time",
+    "timezone": "time",
+    "keyboard": "keyboard",
+    "leave_out": "disks",
+    "ssh": "access",
+    "poweroff": "poweroff_when_done",
+    "machine": "machines",
+    "console": "console.mode",
+    "shell": "console.shell",
+}
 
 
 def validate_kernel_args(args: Sequence[str]) -> list[str]:
@@ -168,6 +322,10 @@ def validate_kernel_args(args: Sequence[str]) -> list[str]:
         name = f"kernel_args[{index}]"
         if not isinstance(arg, str) or not _ARG_PATTERN.fullmatch(arg):
             problems.append(FieldProblem(name, arg, "must be one word of letters, digits and _ . , : / @ + = -"))
+        elif (option := _ARG_OPTIONS.get(arg.partition("=")[0].removeprefix("coldmig."))) and arg.startswith(
+            "coldmig."
+        ):
+            problems.append(FieldProblem(name, arg, f"is reserved: set the option {option} instead, which is checked"))
         elif _ARG_FORBIDDEN.fullmatch(arg):
             problems.append(
                 FieldProblem(name, arg, "is reserved: it would change what the live system boots or writes")
@@ -175,121 +333,3 @@ def validate_kernel_args(args: Sequence[str]) -> list[str]:
     if problems:
         raise ConfigError(problems)
     return list(args)
-
-
-class _Checker:
-    """Collects the problems of one configuration; every method returns the clean value, or a placeholder."""
-
-    def __init__(self) -> None:
-        self.problems: list[FieldProblem] = []
-
-    def problem(self, name: str, value: Any, message: str) -> None:
-        self.problems.append(FieldProblem(name, value, message))
-
-    def raise_problems(self) -> None:
-        if self.problems:
-            raise ConfigError(self.problems)
-
-    def mapping(self, value: Any, name: str, allowed: set[str]) -> Mapping[str, Any]:
-        if not isinstance(value, Mapping):
-            self.problem(name, value, f"must be a mapping with {', '.join(sorted(allowed))}")
-            return {}
-        for key in value:
-            if key not in allowed:
-                self.problem(f"{name}.{key}", "...", f"is not known; allowed are {', '.join(sorted(allowed))}")
-        return value
-
-    def sequence(self, value: Any, name: str) -> Sequence[Any]:
-        if isinstance(value, (list, tuple)):
-            return value
-        self.problem(name, value, "must be a list")
-        return []
-
-    def optional(self, value: Any, name: str, check: Any) -> Any:
-        return None if value is None else check(value, name)
-
-    def boolean(self, value: Any, name: str) -> bool:
-        if not isinstance(value, bool):
-            self.problem(name, value, "must be true or false")
-            return False
-        return value
-
-    def integer(self, value: Any, name: str, low: int, high: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            self.problem(name, value, f"must be a whole number from {low} to {high}")
-            return low
-        return value
-
-    def text(self, value: Any, name: str) -> str:
-        if not isinstance(value, str) or not value.strip() or len(value) > 255 or not value.isprintable():
-            self.problem(name, value, "must be printable text of 1 to 255 characters")
-            return ""
-        return value
-
-    def pattern(self, value: Any, name: str, pattern: str, meaning: str) -> str:
-        if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            self.problem(name, value, f"must be {meaning}")
-            return ""
-        return value
-
-    def credential(self, value: Any, name: str) -> str:
-        # The value itself must not get into an error text.
-        if not isinstance(value, str) or not re.fullmatch(r"cm1_iso_[A-Za-z0-9_-]{43}", value):
-            self.problem(name, "(hidden)", 'must be an ISO credential of the gateway, "cm1_iso_" and 43 characters')
-            return ""
-        return value
-
-    def mac(self, value: Any, name: str) -> str:
-        meaning = "a MAC address like 52:54:00:12:34:56"
-        if re.fullmatch(r"[0-9]+", str(value)):
-            meaning += " (in quotes: YAML takes one that has only digits for a number of base 60)"
-        text = self.pattern(value, name, r"[0-9A-Fa-f]{2}([:-][0-9A-Fa-f]{2}){5}", meaning)
-        return text.lower().replace("-", ":")
-
-    def ip(self, value: Any, name: str) -> str:
-        try:
-            if isinstance(value, str):
-                return str(ipaddress.ip_address(value))
-        except ValueError:
-            pass
-        self.problem(name, value, "must be an IPv4 or IPv6 address")
-        return ""
-
-    def cidr(self, value: Any, name: str) -> str:
-        try:
-            if isinstance(value, str) and "/" in value:
-                return str(ipaddress.ip_interface(value))
-        except ValueError:
-            pass
-        self.problem(name, value, 'must be an address with its prefix length, such as "10.0.0.5/24"')
-        return ""
-
-    def serial(self, value: Any, name: str) -> str:
-        return self.pattern(value, name, r"ttyS[0-3],(9600|19200|38400|57600|115200)", 'like "ttyS0,115200"')
-
-    def url(self, value: Any, name: str, schemes: tuple[str, ...]) -> str:
-        example = f"{schemes[0]}://host:port"
-        try:
-            parts = urlsplit(value if isinstance(value, str) else "")
-            bad_port = parts.port is not None and not 0 < parts.port < 65536
-        except ValueError:
-            parts, bad_port = urlsplit(""), True
-        if parts.username or parts.password:
-            self.problem(name, "(hidden)", "must not hold a user name or password")
-            return ""
-        host_ok = re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", parts.hostname or "") is not None
-        if parts.scheme not in schemes or not host_ok or bad_port or parts.path not in ("", "/") or parts.query:
-            self.problem(name, value, f"must be {example}, without a path")
-            return ""
-        return f"{parts.scheme}://{parts.netloc}"
-
-    def certificates(self, value: Any, name: str) -> str:
-        found = 0
-        if isinstance(value, str):
-            for body in re.findall(r"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", value, re.DOTALL):
-                with contextlib.suppress(binascii.Error):
-                    found += base64.b64decode("".join(body.split()), validate=True)[:1] == b"\x30"
-        if not found or "PRIVATE KEY" in value:
-            self.problem(name, "(PEM)", "must be one or more PEM certificates, and no key")
-            return ""
-        return str(value)

@@ -11,14 +11,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from coldmig_agent import __version__, inspection, lifecycle
-from coldmig_agent.config import Config, ConfigError, load_config
+from coldmig_agent import __version__, ending, inspection, logs, netconfig, settings
+from coldmig_agent.config import Config, ConfigError
 from coldmig_agent.consoles import ConsoleThread, open_consoles
+from coldmig_agent.ending import KEYS, LEFT_OPEN, WORDS, Act
 from coldmig_agent.keys import Keys
 from coldmig_agent.lifecycle import Agent, Stopped
-from coldmig_agent.netconfig import NetworkSetupError, write_networkd_files
 from coldmig_agent.status import Phase, Status
 
 LOG = logging.getLogger("coldmig_agent")
@@ -81,9 +82,12 @@ def _reboot() -> None:
 
 def _configure_network(path: Path, output: Path) -> int:
     try:
-        for written in write_networkd_files(load_config(path).network, output):
+        plan = netconfig.plan(settings.load(path).config.network)
+        for problem in plan.problems:
+            LOG.warning("network settings: %s", problem)
+        for written in netconfig.write(plan.files, output):
             LOG.info("wrote %s", written)
-    except (ConfigError, NetworkSetupError, OSError) as error:
+    except (ConfigError, OSError) as error:
         LOG.error("network settings: %s", error)
         return 1
     return 0
@@ -102,37 +106,49 @@ def _run(arguments: argparse.Namespace) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    keeper = logs.LogKeeper()
+    logging.getLogger().addHandler(keeper)
     status = Status(LOG.info)
     config, problem = None, ""
     try:
-        config = load_config(arguments.config)
+        found = settings.load(arguments.config)
+        config = found.config
+        for sentence in found.problems:
+            status.event(sentence)
     except ConfigError as error:
         problem = f"the settings of this ISO cannot be used: {error}"
-    with ConsoleThread(open_consoles(_consoles(arguments, config)), status):
+    with logs.MemoryWatch() as watch, ConsoleThread(open_consoles(_consoles(arguments, config)), status):
         if config is None:
             status.phase(Phase.FAILED, problem)
             if not arguments.once:
                 stop.wait()
             return 2
-        agent = Agent(config, status, stop, images=tuple(arguments.source))
+        agent = Agent(
+            config, status, stop, images=tuple(arguments.source), logged=partial(_logged, keeper, watch, config)
+        )
         try:
             complete = agent.run()
             if not arguments.once:
-                _last_word(agent, complete, _consoles(arguments, config), laboratory=bool(arguments.source))
+                _last_word(agent, _consoles(arguments, config), laboratory=bool(arguments.source))
         except Stopped:
             return 3
         return 0 if complete else 1
 
 
-def _last_word(agent: Agent, complete: bool, consoles: Sequence[Path], *, laboratory: bool) -> None:
+def _logged(keeper: logs.LogKeeper, watch: logs.MemoryWatch, config: Config) -> bytes:
+    """The logs as the site takes them."""
+    parts = [("memory", [watch.line()]), ("agent", keeper.lines()), ("kernel", logs.kernel_lines())]
+    return logs.pack(parts, logs.Scrubber(logs.secrets_of(config)))
+
+
+def _last_word(agent: Agent, consoles: Sequence[Path], *, laboratory: bool) -> None:
     """What comes after the migration or the assessment, until somebody ends it. Raises Stopped."""
-    if laboratory:
-        lifecycle.finish(agent, None)
-    elif agent.status.snapshot().phase is Phase.ASSESSED:
-        with Keys(consoles) as keys:
-            lifecycle.offer(agent, keys, {"r": ("rebooting", _reboot), "p": ("powering off", _poweroff)})
-    else:
-        lifecycle.finish(agent, _poweroff if complete else None)
+    do = {Act.REBOOT: _reboot, Act.POWER_OFF: _poweroff}
+    # The machine on which a laboratory's image files lie stays as it is.
+    actions = {} if laboratory else {key: (WORDS[act], do[act]) for key, act in KEYS.items()}
+    session = agent.last_session
+    with Keys(consoles) as keys:
+        ending.finish(agent, keys, actions, session.at_end if session else LEFT_OPEN)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

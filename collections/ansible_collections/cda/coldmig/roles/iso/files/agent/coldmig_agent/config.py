@@ -1,37 +1,39 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The ISO's settings: ``/run/coldmig/config.json``, written into the image when it was made for a template.
 
-Every value is checked before anything starts; an error names the field, the value and what would be right.
-The credential's value is never part of an error.
+Every value is checked before anything starts; an error names the field, the value and what would be right. Secrets are
+never part of an error or of a ``repr``. What counts on this machine, with its row of the fleet table and the kernel's
+command line, comes from :mod:`coldmig_agent.settings`.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
+from coldmig_agent.fields import ConfigError, Fields, is_address, is_host, parse_bytes
+from coldmig_agent.netsettings import InterfaceConfig, NetworkConfig, parse_mac, parse_network
+
+__all__ = ["Config", "ConfigError", "Endpoint", "InterfaceConfig", "NetworkConfig", "SiteConfig", "load_config"]
+
+FORMAT = 2
 MAX_CONFIG_BYTES = 1 << 20
-MAX_INTERFACES = 64
-_HOST = re.compile(r"^[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252}[A-Za-z0-9])?$")
-_MAC = re.compile(r"^[0-9a-f]{2}(?::[0-9a-f]{2}){5}$")
-_IFNAME = re.compile(r"^[A-Za-z0-9_.-]{1,15}$")
+MAX_MACHINES = 10_000
+MAX_BANNER = 2000
+CONSOLE_MODES = ("auto", "plain", "screen")
+#: What a row of the fleet table may set: whole sections key by key, or single values.
+ROW_SECTIONS = ("network", "time", "access", "disks")
+ROW_VALUES = ("proxy", "keyboard", "banner", "poweroff_when_done")
 _CREDENTIAL = re.compile(r"^cm1_iso_[A-Za-z0-9_-]{43}$")
-
-
-class ConfigError(ValueError):
-    """The ISO's settings are wrong: which field, what it holds, what is allowed."""
-
-    def __init__(self, field: str, value: object, allowed: str, *, secret: bool = False) -> None:
-        shown = "(not shown)" if secret else json.dumps(value, default=str)[:120]
-        super().__init__(f"{field}: {shown} is not valid; it must be {allowed}")
-        self.field = field
-        self.allowed = allowed
+_HASH = re.compile(r"^\$(?:y|gy|7|6|5|2[abxy])\$[./A-Za-z0-9=,$]{8,250}$")
+_SSH_KEY = re.compile(r"^(?:ssh-|ecdsa-|sk-)[A-Za-z0-9@.-]{2,60} [A-Za-z0-9+/]{16,4000}={0,2}(?: [ -~]{0,200})?$")
+_ZONE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_+-]{0,31}(?:/[A-Za-z0-9][A-Za-z0-9_+-]{0,31}){0,2}$")
+_KEYMAP = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Endpoint:
     host: str
     port: int
     user: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,199 +71,270 @@ class TemplateRef:
 
 
 @dataclass(frozen=True, slots=True)
-class InterfaceConfig:
-    """One interface: exactly one of ``mac``, ``name``, ``first_with_carrier`` chooses it."""
+class ImageRef:
+    """The image that runs: release of the agent, digest of the base's inputs, the medium's volume id."""
 
-    mac: str | None
-    name: str | None
-    first_with_carrier: bool
-    addresses: tuple[str, ...]
-    gateway: str | None
-    vlan: int | None
+    version: str = ""
+    build_id: str = ""
+    volume_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class NetworkConfig:
-    """DHCP on everything (no interfaces), DHCP on named interfaces, or static addresses."""
+class TimeConfig:
+    """``ntp``: servers that the live system's clock is set by, once. ``zone``: None is UTC."""
 
-    mode: str
-    interfaces: tuple[InterfaceConfig, ...]
-    dns: tuple[str, ...]
-    mtu: int | None
+    ntp: tuple[str, ...] = ()
+    zone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccessConfig:
+    """Who may log in. Without a hash and keys nobody may, and no SSH server runs."""
+
+    root_password_hash: str | None = field(default=None, repr=False)
+    ssh_keys: tuple[str, ...] = ()
+
+    @property
+    def ssh(self) -> bool:
+        """Whether the SSH server runs."""
+        return self.root_password_hash is not None or bool(self.ssh_keys)
+
+
+@dataclass(frozen=True, slots=True)
+class DiskRule:
+    """Disks that are left out: all that is set here has to fit. ``path`` is a shell pattern; sizes are in bytes.
+
+    ``size_bytes`` with ``exact`` False fits within one percent (``4TB`` as printed on the disk).
+    """
+
+    serial: str | None = None
+    path: str | None = None
+    label: str | None = None
+    size_bytes: int | None = None
+    exact: bool = True
+    larger_than: int | None = None
+    smaller_than: int | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DisksConfig:
+    """Which disks are not copied."""
+
+    leave_out: tuple[DiskRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MachineRow:
+    """A row of the fleet table: settings for the machine with this serial number, or with this MAC address."""
+
+    serial: str | None
+    mac: str | None
+    document: Mapping[str, object] = field(repr=False)
+
+    @property
+    def key(self) -> str:
+        """What the row is found by."""
+        return self.serial if self.serial is not None else self.mac or ""
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All settings of the ISO."""
+    """All settings of the ISO. ``document`` is the JSON object that they came from."""
 
     site: SiteConfig
-    credential: str
+    credential: str = field(repr=False)
     template: TemplateRef
     network: NetworkConfig
     serial_console: str | None
     poweroff_when_done: bool
+    shell: bool = False
+    console_mode: str = "auto"
+    time: TimeConfig = TimeConfig()
+    keyboard: str | None = None
+    access: AccessConfig = AccessConfig()
+    banner: str | None = None
+    disks: DisksConfig = DisksConfig()
+    machines: tuple[MachineRow, ...] = ()
+    image: ImageRef = ImageRef()
+    document: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
 
 
-class _Fields:
-    """One JSON object: takes values by name and refuses what it does not know."""
-
-    def __init__(self, value: object, where: str) -> None:
-        if not isinstance(value, dict):
-            raise ConfigError(where or "config", value, "an object")
-        self._data = cast(Mapping[str, object], value)
-        self._where = where
-        self._taken: set[str] = set()
-
-    def name(self, key: str) -> str:
-        return f"{self._where}.{key}" if self._where else key
-
-    def take(self, key: str, default: object = None) -> object:
-        self._taken.add(key)
-        return self._data.get(key, default)
-
-    def text(self, key: str, *, secret: bool = False) -> str:
-        value = self.take(key)
-        if not isinstance(value, str) or not value:
-            raise ConfigError(self.name(key), value, "text that is not empty", secret=secret)
-        return value
-
-    def optional_text(self, key: str) -> str | None:
-        return None if self.take(key) is None else self.text(key)
-
-    def flag(self, key: str, default: bool) -> bool:
-        value = self.take(key, default)
-        if not isinstance(value, bool):
-            raise ConfigError(self.name(key), value, "true or false")
-        return value
-
-    def whole(self, key: str, low: int, high: int) -> int | None:
-        value = self.take(key)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise ConfigError(self.name(key), value, f"a whole number from {low} to {high}, or null")
-        return value
-
-    def items(self, key: str, most: int) -> list[object]:
-        value = self.take(key, [])
-        if not isinstance(value, list) or len(value) > most:
-            raise ConfigError(self.name(key), value, f"a list of at most {most} entries")
-        return value
-
-    def done(self) -> None:
-        unknown = sorted(set(self._data) - self._taken)
-        if unknown:
-            raise ConfigError(self.name(unknown[0]), self._data[unknown[0]], f"one of {', '.join(sorted(self._taken))}")
-
-
-def parse_endpoint(url: str, field: str, scheme: str, *, user_allowed: bool = False) -> Endpoint:
-    """Split ``scheme://host:port`` and refuse anything more (paths, queries, users where not wanted)."""
+def parse_endpoint(url: str, name: str, scheme: str) -> Endpoint:
+    """Split ``scheme://host:port`` and refuse anything more (paths, queries, users)."""
     allowed = f"{scheme}://HOST:PORT"
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ConfigError(field, url, allowed) from None
-    host = parts.hostname or ""
+        raise ConfigError(name, url, allowed, secret="@" in url) from None
+    host = unquote(parts.hostname or "")
     with_user = parts.username is not None or parts.password is not None
     if (
         parts.scheme != scheme
         or parts.path not in {"", "/"}
         or parts.query
         or parts.fragment
-        or (with_user and not user_allowed)
-        or not (_HOST.match(host) or _is_address(host))
+        or with_user
+        or not (is_host(host) or is_address(host))
         or port == 0
     ):
-        raise ConfigError(field, url, allowed, secret=with_user)
-    user = unquote(parts.username) if parts.username is not None else None
-    password = unquote(parts.password) if parts.password is not None else None
-    return Endpoint(host, port or (443 if scheme == "https" else 3128), user, password)
+        raise ConfigError(name, url, allowed, secret="@" in url)
+    return Endpoint(host, port or (443 if scheme == "https" else 3128))
 
 
-def _is_address(value: str) -> bool:
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        return False
-    return True
+def _proxy(value: object, name: str) -> Endpoint | None:
+    if value is None:
+        return None
+    fields = Fields({"url": value} if isinstance(value, str) else value, name)
+    endpoint = parse_endpoint(fields.text("url"), f"{name}.url", "http")
+    user = fields.optional_text("username")
+    password = fields.optional_text("password", secret=True)
+    fields.done()
+    if user is None and password is not None:
+        raise ConfigError(f"{name}.username", user, "text, because there is a password")
+    # RFC 7617: the colon parts name and password; control characters would end the header.
+    if user is not None and (":" in user or not user.isprintable()):
+        raise ConfigError(f"{name}.username", user, "printable text without a colon")
+    if password is not None and not password.isprintable():
+        raise ConfigError(f"{name}.password", None, "printable text", secret=True)
+    return Endpoint(endpoint.host, endpoint.port, user, password)
 
 
 def _site(value: object) -> SiteConfig:
-    fields = _Fields(value, "site")
+    fields = Fields(value, "site")
     url = fields.text("url")
     endpoint = parse_endpoint(url, "site.url", "https")
     ca_pem = fields.text("ca_pem")
     if "-----BEGIN CERTIFICATE-----" not in ca_pem:
         raise ConfigError("site.ca_pem", ca_pem, "one or more PEM certificates")
-    proxy_url = fields.optional_text("proxy")
-    proxy = parse_endpoint(proxy_url, "site.proxy", "http", user_allowed=True) if proxy_url else None
+    proxy = _proxy(fields.take("proxy"), "site.proxy")
     fields.done()
     return SiteConfig(url.rstrip("/"), endpoint, ca_pem, proxy)
 
 
 def _template(value: object) -> TemplateRef:
-    fields = _Fields(value, "template")
+    fields = Fields(value, "template")
     template = TemplateRef(fields.text("id"), fields.text("name"), fields.text("organization"))
     fields.done()
     return template
 
 
-def _interface(value: object, where: str, mode: str) -> InterfaceConfig:
-    fields = _Fields(value, where)
-    match = _Fields(fields.take("match"), f"{where}.match")
-    mac, name = match.optional_text("mac"), match.optional_text("name")
-    first = match.flag("first_with_carrier", False)
-    match.done()
-    if (mac is not None) + (name is not None) + first != 1:
-        raise ConfigError(f"{where}.match", fields.take("match"), "exactly one of mac, name, first_with_carrier: true")
-    if mac is not None:
-        mac = mac.lower().replace("-", ":")
-        if not _MAC.match(mac):
-            raise ConfigError(f"{where}.match.mac", mac, "a MAC address such as 00:50:56:01:02:03")
-    if name is not None and not _IFNAME.match(name):
-        raise ConfigError(f"{where}.match.name", name, "an interface name of at most 15 characters")
-    addresses: list[str] = []
-    for number, item in enumerate(fields.items("addresses", 16)):
-        try:
-            if not isinstance(item, str) or "/" not in item:
-                raise ValueError
-            addresses.append(ipaddress.ip_interface(item).with_prefixlen)
-        except ValueError:
-            allowed = "an address with prefix length such as 192.0.2.10/24"
-            raise ConfigError(f"{where}.addresses[{number}]", item, allowed) from None
-    if mode == "static" and not addresses:
-        raise ConfigError(f"{where}.addresses", [], "at least one address, because network.mode is static")
-    if mode == "dhcp" and addresses:
-        raise ConfigError(f"{where}.addresses", addresses, "empty, because network.mode is dhcp")
-    gateway = fields.optional_text("gateway")
-    if gateway is not None and not _is_address(gateway):
-        raise ConfigError(f"{where}.gateway", gateway, "an IP address or null")
-    vlan = fields.whole("vlan", 1, 4094)
+def _time(fields: Fields) -> TimeConfig:
+    servers = fields.texts("ntp", 8)
+    for name, text in servers:
+        if not is_address(text) and not is_host(text):
+            raise ConfigError(name, text, "a host name or address")
+    zone = fields.optional_text("zone")
+    if zone is not None and not _ZONE.match(zone):
+        raise ConfigError(fields.name("zone"), zone, "a time zone such as Europe/Berlin")
     fields.done()
-    return InterfaceConfig(mac, name, first, tuple(addresses), gateway, vlan)
+    return TimeConfig(tuple(text for _name, text in servers), zone)
 
 
-def _network(value: object) -> NetworkConfig:
-    fields = _Fields(value, "network")
-    mode = fields.take("mode", "dhcp")
-    if mode not in {"dhcp", "static"}:
-        raise ConfigError("network.mode", mode, "dhcp or static")
-    mode = str(mode)
-    interfaces = tuple(
-        _interface(item, f"network.interfaces[{number}]", mode)
-        for number, item in enumerate(fields.items("interfaces", MAX_INTERFACES))
+def _access(fields: Fields) -> AccessConfig:
+    hashed = fields.optional_text("root_password_hash", secret=True)
+    if hashed is not None and not _HASH.match(hashed):
+        allowed = "a hash of crypt(5) such as $6$… or $y$…, as mkpasswd makes it"
+        raise ConfigError(fields.name("root_password_hash"), None, allowed, secret=True)
+    keys = fields.texts("ssh_keys", 64)
+    for name, text in keys:
+        if not _SSH_KEY.match(text):
+            raise ConfigError(name, text, "a public SSH key such as ssh-ed25519 AAAA… name")
+    fields.done()
+    return AccessConfig(hashed, tuple(text for _name, text in keys))
+
+
+def parse_rule(value: object, where: str) -> DiskRule:
+    """One rule of disks that are left out. Raises ConfigError."""
+    fields = Fields(value, where)
+    serial, path, label = fields.optional_text("serial"), fields.optional_text("path"), fields.optional_text("label")
+    sizes: dict[str, int] = {}
+    exact = True
+    for key in ("size", "larger_than", "smaller_than"):
+        if (size := fields.take(key)) is not None:
+            sizes[key], precise = parse_bytes(size, fields.name(key))
+            exact = precise if key == "size" else exact
+    fields.done()
+    said = {key: item for key, item in cast(Mapping[str, object], value).items() if item is not None}
+    if not said:
+        raise ConfigError(where, value, "at least one of serial, path, label, size, larger_than, smaller_than")
+    if path is not None and not path.startswith("/dev/"):
+        raise ConfigError(f"{where}.path", path, "a path below /dev/, * and ? stand for anything")
+    text = ", ".join(f"{key.replace('_', ' ')} {item}" for key, item in said.items())
+    larger, smaller = sizes.get("larger_than"), sizes.get("smaller_than")
+    return DiskRule(serial, path, label, sizes.get("size"), exact, larger, smaller, text)
+
+
+def _disks(fields: Fields) -> DisksConfig:
+    rules = [
+        parse_rule(item, f"{fields.name('leave_out')}[{number}]")
+        for number, item in enumerate(fields.items("leave_out", 256))
+    ]
+    fields.done()
+    return DisksConfig(tuple(rules))
+
+
+def _rows(fields: Fields) -> tuple[MachineRow, ...]:
+    rows = []
+    for number, item in enumerate(fields.items("machines", MAX_MACHINES)):
+        where = f"machines[{number}]"
+        row = Fields(item, where)
+        match = row.inner("match")
+        serial, mac = match.optional_text("serial"), match.optional_text("mac")
+        match.done()
+        if (serial is None) == (mac is None):
+            raise ConfigError(f"{where}.match", row.take("match"), "exactly one of serial, mac")
+        for key in (*ROW_SECTIONS, *ROW_VALUES):
+            row.take(key)
+        row.done()
+        document = {key: value for key, value in cast(dict[str, object], item).items() if key != "match"}
+        rows.append(MachineRow(serial, parse_mac(mac, f"{where}.match.mac") if mac else None, document))
+    return tuple(rows)
+
+
+def parse_document(document: object) -> Config:
+    """Check the settings' JSON object. Rows of the fleet table are checked when they are used. Raises ConfigError."""
+    fields = Fields(document, "")
+    version = fields.take("format")
+    if version != FORMAT or isinstance(version, bool):
+        allowed = f"{FORMAT} (made by another release? then use the base image of that release)"
+        raise ConfigError("format", version, allowed)
+    credential = fields.text("credential", secret=True)
+    if not _CREDENTIAL.match(credential):
+        raise ConfigError("credential", None, "an ISO credential (cm1_iso_…)", secret=True)
+    console = fields.inner("console")
+    serial = console.take("serial", "ttyS0,115200")
+    if serial is not None and not isinstance(serial, str):
+        raise ConfigError("console.serial", serial, "text such as ttyS0,115200, or null")
+    shell = console.flag("shell", False)
+    mode = console.choice("mode", CONSOLE_MODES, CONSOLE_MODES[0])
+    console.done()
+    keyboard = fields.optional_text("keyboard")
+    if keyboard is not None and not _KEYMAP.match(keyboard):
+        raise ConfigError("keyboard", keyboard, "a keymap such as de or fr-latin1")
+    banner = fields.optional_text("banner")
+    if banner is not None and len(banner) > MAX_BANNER:
+        raise ConfigError("banner", banner, f"at most {MAX_BANNER} characters")
+    config = Config(
+        site=_site(fields.take("site")),
+        credential=credential,
+        template=_template(fields.take("template")),
+        network=parse_network(fields.take("network")),
+        serial_console=serial,
+        poweroff_when_done=fields.flag("poweroff_when_done", False),
+        shell=shell,
+        console_mode=mode,
+        time=_time(fields.inner("time")),
+        keyboard=keyboard,
+        access=_access(fields.inner("access")),
+        banner=banner,
+        disks=_disks(fields.inner("disks")),
+        machines=_rows(fields),
+        document=cast(Mapping[str, object], document),
     )
-    if mode == "static" and not interfaces:
-        raise ConfigError("network.interfaces", [], "at least one interface, because network.mode is static")
-    dns: list[str] = []
-    for number, item in enumerate(fields.items("dns", 8)):
-        if not isinstance(item, str) or not _is_address(item):
-            raise ConfigError(f"network.dns[{number}]", item, "an IP address")
-        dns.append(item)
-    mtu = fields.whole("mtu", 576, 9216)
     fields.done()
-    return NetworkConfig(mode, interfaces, tuple(dns), mtu)
+    return config
 
 
 def parse_config(data: bytes) -> Config:
@@ -270,29 +343,7 @@ def parse_config(data: bytes) -> Config:
         document: object = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ConfigError("config", str(error), "a JSON document") from None
-    fields = _Fields(document, "")
-    version = fields.take("format")
-    if version != 1 or isinstance(version, bool):
-        raise ConfigError("format", version, "1 (made by a newer release? then use the agent of that release)")
-    credential = fields.text("credential", secret=True)
-    if not _CREDENTIAL.match(credential):
-        raise ConfigError("credential", None, "an ISO credential (cm1_iso_…)", secret=True)
-    console = _Fields(fields.take("console", {}), "console")
-    serial = console.take("serial", "ttyS0,115200")
-    if serial is not None and not isinstance(serial, str):
-        raise ConfigError("console.serial", serial, "text such as ttyS0,115200, or null")
-    console.flag("shell", False)  # for the live system's own console, not for the agent
-    console.done()
-    config = Config(
-        site=_site(fields.take("site")),
-        credential=credential,
-        template=_template(fields.take("template")),
-        network=_network(fields.take("network", {})),
-        serial_console=serial,
-        poweroff_when_done=fields.flag("poweroff_when_done", False),
-    )
-    fields.done()
-    return config
+    return parse_document(document)
 
 
 def load_config(path: Path) -> Config:

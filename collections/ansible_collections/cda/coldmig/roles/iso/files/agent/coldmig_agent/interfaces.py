@@ -62,6 +62,12 @@ def mac_address(name: str, sys: Path = SYS) -> str:
     return (read_text(sys / "class/net" / name / "address") or "").lower()
 
 
+def driver(name: str, sys: Path = SYS) -> str:
+    """Name of the kernel driver, such as ``ixgbe``; empty for one without a device."""
+    link = sys / "class/net" / name / "device/driver"
+    return link.resolve().name if link.exists() else ""
+
+
 def _ifreq(name: str, payload: bytes) -> bytes:
     return struct.pack("16s", name.encode()[:15]) + payload.ljust(24, b"\0")
 

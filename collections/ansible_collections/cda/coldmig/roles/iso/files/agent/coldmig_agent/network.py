@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Sequence
 from pathlib import Path
 
+from coldmig_agent.fields import is_address, is_host
 from coldmig_agent.interfaces import InterfaceState, read_text
 
 NETWORKD_STATE = Path("/run/systemd/netif/state")
@@ -33,18 +34,21 @@ def advice(states: Sequence[InterfaceState]) -> str:
     return "there is a link but no address: is there a DHCP server? Else make an ISO with static addresses"
 
 
+def _from_state(key: str, state_file: Path) -> list[str]:
+    for line in (read_text(state_file, 1 << 16) or "").splitlines():
+        if line.startswith(f"{key}="):
+            return line.partition("=")[2].split()
+    return []
+
+
 def name_servers(state_file: Path = NETWORKD_STATE) -> list[str]:
     """Servers that networkd knows, static ones and those of DHCP (``DNS=`` of its state file)."""
-    for line in (read_text(state_file, 1 << 16) or "").splitlines():
-        if line.startswith("DNS="):
-            servers = []
-            for item in line[4:].split():
-                try:
-                    servers.append(str(ipaddress.ip_address(item)))
-                except ValueError:
-                    continue
-            return servers
-    return []
+    return [str(ipaddress.ip_address(item)) for item in _from_state("DNS", state_file) if is_address(item)]
+
+
+def search_domains(state_file: Path = NETWORKD_STATE) -> list[str]:
+    """Domains that names without a dot are looked up in (``DOMAINS=`` of networkd's state file)."""
+    return [item for item in _from_state("DOMAINS", state_file) if is_host(item)][:6]
 
 
 def write_resolv_conf(path: Path = RESOLV_CONF, state_file: Path = NETWORKD_STATE) -> None:
@@ -52,7 +56,9 @@ def write_resolv_conf(path: Path = RESOLV_CONF, state_file: Path = NETWORKD_STAT
     servers = name_servers(state_file)
     if not servers:
         return
-    content = "".join(f"nameserver {server}\n" for server in servers[:3])
+    domains = search_domains(state_file)
+    content = f"search {' '.join(domains)}\n" if domains else ""
+    content += "".join(f"nameserver {server}\n" for server in servers[:3])
     if read_text(path) != content.strip():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="ascii")
