@@ -278,8 +278,8 @@ def test_lvm_sees_no_disk_and_activates_nothing() -> None:
 
 
 def test_menu_names_the_volume_and_carries_the_fence() -> None:
-    text = image.grub_config("COLDMIG_1_0123456789ABCDEF")
-    assert "coldmig.volume=COLDMIG_1_0123456789ABCDEF" in text
+    text = image.grub_config("COLDMIG_2_0123456789ABCDEF")
+    assert "coldmig.volume=COLDMIG_2_0123456789ABCDEF" in text
     assert "@" not in text.split("menuentry", 1)[1]
     for argument in ("noresume", "systemd.gpt_auto=0", "systemd.swap=0", "fstab=no"):
         assert f" {argument} " in text

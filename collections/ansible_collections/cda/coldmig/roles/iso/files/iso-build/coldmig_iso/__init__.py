@@ -10,8 +10,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FORMAT = 1
+FORMAT = 2
 """Version of the image's layout; module_utils/_iso_config.py has the same number."""
+
+VERSION = "0.1.0"
+"""Version of the collection, which the image names in its menu."""
 
 SOURCES = Path(__file__).resolve().parent.parent
 """The directory iso-build/ with the data files."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coldmig_iso.cache import Cache, default_root
+from coldmig_iso.extras import ExtraFile, Extras
 from coldmig_iso.pipeline import BuildOptions, build, publish
 from coldmig_iso.run import BuildError
 from coldmig_iso.tree import TreeOptions
@@ -27,6 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 compression=options.compression,
                 agent=options.agent,
                 refresh=options.refresh,
+                extras=Extras(
+                    packages=tuple(options.package),
+                    modules=tuple(options.module),
+                    boot_modules=tuple(options.boot_module),
+                    firmware=tuple(options.firmware_file),
+                    files=tuple(options.file),
+                ),
             ),
             cache,
             say,
@@ -71,11 +79,24 @@ def _parser() -> argparse.ArgumentParser:
         default=True,
         help="adapter firmware from non-free-firmware",
     )
+    add = command.add_argument_group("additions (each may be given several times)").add_argument
+    add("--package", action="append", default=[], metavar="NAME", help="Debian package")
+    add("--module", action="append", default=[], metavar="NAME|PATTERN|FILE.ko", help="kernel module")
+    add("--boot-module", action="append", default=[], metavar="NAME|PATTERN|FILE.ko", help="also for the initrd")
+    add("--firmware-file", action="append", default=[], metavar="PATTERN", help="below /usr/lib/firmware")
+    add("--file", action="append", default=[], type=_extra_file, metavar="SOURCE:/DEST", help="file of this machine")
     command.add_argument("--refresh", action="store_true", help="fetch the Debian packages anew")
     command.add_argument("--cache", type=Path, help=f"cache directory (default: {default_root()})")
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return parser
+
+
+def _extra_file(text: str) -> ExtraFile:
+    source, colon, dest = text.rpartition(":")
+    if not colon or not source:
+        raise argparse.ArgumentTypeError(f"{text!r}: give SOURCE:/DEST")
+    return ExtraFile(Path(source), dest)
 
 
 def _say(text: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from coldmig_iso.modules import kernel_release, module_directory
-from coldmig_iso.run import run
+from coldmig_iso.run import BuildError, run
 
 _BATCH = 400
 
@@ -36,13 +36,25 @@ def match(names: Iterable[str], available: Iterable[str]) -> tuple[set[str], set
     return keep, missing
 
 
-def prune(tree: Path) -> list[str]:
-    """Delete unneeded firmware; return the names that no Debian package has (for the build's report)."""
+def prune(tree: Path, extra: Iterable[str] = ()) -> list[str]:
+    """Delete unneeded firmware; return the names that no Debian package has (for the build's report).
+
+    ``extra``: patterns of files that stay although no module names them.
+
+    :raises BuildError: such a pattern matches nothing.
+    """
     root = tree / "usr/lib/firmware"
     if not root.is_dir():
+        if extra := list(extra):
+            raise BuildError(f"firmware {extra[0]!r}: the image has no firmware; add the package that has it")
         return []
     files = {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
     keep, missing = match(wanted_firmware(tree), files)
+    for pattern in extra:
+        found, nothing = match([pattern], files)
+        if nothing:
+            raise BuildError(f"firmware {pattern!r}: no package of the image has such a file; add the package")
+        keep |= found
     for name in list(keep):
         keep |= _targets(root, name)
     for name in files - keep:

@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from coldmig_iso import FORMAT, SOURCES
+from coldmig_iso import FORMAT, SOURCES, VERSION
 from coldmig_iso.bootloader import BIOS_CORE, BIOS_MBR, EFI_IMAGE
 from coldmig_iso.initrd import INITRD
 from coldmig_iso.layer import LAYER
@@ -18,6 +18,7 @@ from coldmig_iso.system import KERNEL, SYSTEM
 from coldmig_iso.tree import MANIFEST
 
 ISO = "coldmig-base.iso"
+ARGUMENTS = "kernel-arguments.txt"
 CONFIG_SLOT_BYTES = 256 << 10
 ARGS_SLOT_BYTES = 8 << 10
 
@@ -38,10 +39,18 @@ def volume_id(build_id: str) -> str:
     return f"COLDMIG_{FORMAT}_{build_id[:16].upper()}"
 
 
+def kernel_arguments(volume: str) -> str:
+    """What every boot of the image has on its kernel command line."""
+    return " ".join([f"coldmig.volume={volume}", *read_list("fence/kernel-args.txt"), "quiet", "loglevel=3"])
+
+
 def grub_config(volume: str) -> str:
     """The menu, filled in."""
     text = (SOURCES / "boot/grub.cfg").read_text(encoding="utf-8")
-    return text.replace("@VOLUME@", volume).replace("@FENCE@", " ".join(read_list("fence/kernel-args.txt")))
+    values = {"VERSION": VERSION, "VOLUME": volume, "BUILD": volume.rsplit("_", 1)[1]}
+    for name, value in {**values, "ARGUMENTS": kernel_arguments(volume)}.items():
+        text = text.replace(f"@{name}@", value)
+    return text
 
 
 def populate(root: Path, parts: Parts, volume: str) -> None:
@@ -50,6 +59,8 @@ def populate(root: Path, parts: Parts, volume: str) -> None:
         (root / directory).mkdir(parents=True)
     (root / ".disk/info").write_text(f"cda.coldmig {volume}\n", encoding="utf-8")
     (root / "boot/grub/grub.cfg").write_text(grub_config(volume), encoding="utf-8")
+    # For what boots the same files from the network (module_utils/_iso_netboot.py).
+    (root / "live" / ARGUMENTS).write_text(kernel_arguments(volume) + "\n", encoding="utf-8")
     # The two slots that a template's settings are patched into.
     (root / "boot/grub/custom.cfg").write_bytes(b"\n" * ARGS_SLOT_BYTES)
     (root / "live/config.img").write_bytes(bytes(CONFIG_SLOT_BYTES))

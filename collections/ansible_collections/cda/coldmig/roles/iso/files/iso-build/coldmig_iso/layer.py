@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 from coldmig_iso import SOURCES
+from coldmig_iso.extras import Extras
 from coldmig_iso.lists import read_list
 from coldmig_iso.run import BuildError, run
 from coldmig_iso.squashfs import Compression, make_squashfs, wrap
@@ -38,7 +39,7 @@ def download_wheels(result: Path) -> None:
     run(command)
 
 
-def populate(root: Path, agent: Path, wheels: Path) -> None:
+def populate(root: Path, agent: Path, wheels: Path, extra: Extras | None = None) -> None:
     """Put all our files into ``root`` as they will be in the live system."""
     for source in (SOURCES / "live", SOURCES / "fence/files"):
         shutil.copytree(source, root, dirs_exist_ok=True)
@@ -61,13 +62,17 @@ def populate(root: Path, agent: Path, wheels: Path) -> None:
     command.parent.mkdir(parents=True)
     shutil.copy(agent, command)
     _normal_modes(root)
+    if extra:
+        extra.copy_files(root)
 
 
-def build_layer(agent: Path, wheels: Path, compression: Compression, scratch: Path, result: Path) -> None:
+def build_layer(  # noqa: PLR0917 - what goes into it, and where to
+    agent: Path, wheels: Path, compression: Compression, scratch: Path, result: Path, extra: Extras | None = None
+) -> None:
     """Fill ``result`` with ``layer.cpio``."""
     root = scratch / "root"
     root.mkdir(mode=0o755)
-    populate(root, agent, wheels)
+    populate(root, agent, wheels, extra)
     image = scratch / MEMBER
     make_squashfs(root, image, compression)
     wrap(image, result / LAYER, MEMBER)

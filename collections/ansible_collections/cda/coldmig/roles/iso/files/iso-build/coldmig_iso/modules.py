@@ -78,14 +78,21 @@ def missing_dependencies(dependencies: Dependencies, kept: set[str]) -> dict[str
     }
 
 
-def choose(tree: Path, list_name: str, forbidden: Sequence[str] | None = None) -> set[str]:
+def read_dependencies(tree: Path) -> dict[str, list[str]]:
+    """The dependencies in a tree's modules.dep."""
+    return parse_dependencies((module_directory(tree) / "modules.dep").read_text(encoding="utf-8"))
+
+
+def choose(
+    tree: Path, list_name: str, forbidden: Sequence[str] | None = None, *, extra: Iterable[str] = ()
+) -> set[str]:
     """The modules of a tree that a list in iso-build/ names, closed and without the forbidden ones.
 
-    ``forbidden``: patterns of module names instead of those of the fence.
+    ``forbidden``: patterns of module names instead of those of the fence. ``extra``: paths of more modules.
     """
     directory = module_directory(tree)
-    dependencies = parse_dependencies((directory / "modules.dep").read_text(encoding="utf-8"))
-    wanted = select(dependencies, read_list(list_name))
+    dependencies = read_dependencies(tree)
+    wanted = select(dependencies, read_list(list_name)) | set(extra)
     if not wanted:
         raise BuildError(f"{list_name} matches no module of kernel {directory.name}")
     banned = read_list("fence/forbidden-modules.txt") if forbidden is None else forbidden

@@ -8,11 +8,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from coldmig_iso import FORMAT, SOURCES, bootloader, image, initrd, layer, squashfs, system, tree
 from coldmig_iso.cache import Cache, digest_of
+from coldmig_iso.extras import Extras, refuse_packages
 from coldmig_iso.image import Parts
 from coldmig_iso.run import PACKAGE_OF_TOOL, SOURCE_DATE_EPOCH, require_tools
 from coldmig_iso.tree import TreeOptions
@@ -28,6 +29,7 @@ class BuildOptions:
     compression: str = "zstd-15"
     agent: Path | None = None
     refresh: bool = False
+    extras: Extras = field(default_factory=Extras)
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ def build(options: BuildOptions, cache: Cache, say: Callable[[str], None]) -> Bu
     :raises BuildError: a tool is missing or fails, or an option is wrong.
     """
     compression = squashfs.parse_compression(options.compression)
+    extra = options.extras
+    extra.check()
+    tree_options = replace(options.tree, extra_packages=extra.packages)
     require_tools(list(PACKAGE_OF_TOOL))
     bootloader.check_packages()
     seconds: dict[str, float] = {}
@@ -68,21 +73,23 @@ def build(options: BuildOptions, cache: Cache, say: Callable[[str], None]) -> Bu
         return directory
 
     common = digest_of(str(FORMAT), SOURCE_DATE_EPOCH)
-    tree_key = _tree_key(options.tree)
+    tree_key = _tree_key(tree_options)
     if options.refresh:
         shutil.rmtree(cache.root / f"tree-{tree_key}", ignore_errors=True)
-    tree_dir = stage("tree", tree_key, lambda _scratch, result: tree.build_tree(options.tree, result))
+    tree_dir = stage("tree", tree_key, lambda _scratch, result: tree.build_tree(tree_options, result))
+    refuse_packages(tree.installed(tree_dir))
     # The archive's own digest: a refreshed tree with other package versions must not find old results.
     system_key = digest_of(
         common,
         tree_dir / tree.MANIFEST,
         tree_key,
         compression.name,
-        _code("system", "modules", "firmware", "squashfs", "cpio"),
+        extra.system_key(),
+        _code("system", "modules", "firmware", "squashfs", "cpio", "extras"),
         *(SOURCES / name for name in system.INPUTS),
     )
     system_dir = stage(
-        "system", system_key, lambda scratch, result: system.build_system(tree_dir, compression, scratch, result)
+        "system", system_key, lambda scratch, result: system.build_system(tree_dir, compression, scratch, result, extra)
     )
     wheels = stage(
         "wheels", digest_of(SOURCES / "requirements.txt"), lambda _scratch, result: layer.download_wheels(result)
@@ -96,11 +103,14 @@ def build(options: BuildOptions, cache: Cache, say: Callable[[str], None]) -> Bu
             common,
             agent,
             compression.name,
-            _code("layer", "squashfs", "cpio"),
+            extra.layer_key(),
+            _code("layer", "squashfs", "cpio", "extras"),
             *(SOURCES / name for name in layer.INPUTS),
         )
         layer_dir = stage(
-            "layer", layer_key, lambda scratch, result: layer.build_layer(agent, wheels, compression, scratch, result)
+            "layer",
+            layer_key,
+            lambda scratch, result: layer.build_layer(agent, wheels, compression, scratch, result, extra),
         )
     initrd_key = digest_of(common, system_key, SOURCES / "boot/init", _code("initrd", "cpio"))
     initrd_dir = stage("initrd", initrd_key, lambda scratch, result: initrd.build_initrd(system_dir, scratch, result))
@@ -113,7 +123,7 @@ def build(options: BuildOptions, cache: Cache, say: Callable[[str], None]) -> Bu
         layer_key,
         initrd_key,
         loader_key,
-        _code("image"),
+        _code("__init__", "image"),
         SOURCES / "boot",
         SOURCES / "fence/kernel-args.txt",
     )

@@ -6,7 +6,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from coldmig_iso import firmware, modules
+from coldmig_iso import extras, firmware, modules
+from coldmig_iso.extras import Extras
 from coldmig_iso.lists import read_list
 from coldmig_iso.run import BuildError, run
 from coldmig_iso.squashfs import Compression, make_squashfs, wrap
@@ -27,11 +28,15 @@ INPUTS = (
     "removed.txt",
     "fence/removed-files.txt",
     "fence/forbidden-modules.txt",
+    "fence/forbidden-packages.txt",
 )
 
 
-def build_system(tree_result: Path, compression: Compression, scratch: Path, result: Path) -> None:
+def build_system(
+    tree_result: Path, compression: Compression, scratch: Path, result: Path, extra: Extras | None = None
+) -> None:
     """Fill ``result`` with ``system.cpio``, ``vmlinuz``, ``busybox``, ``initrd-modules/`` and ``report.txt``."""
+    extra = extra or Extras()
     tree = scratch / "tree"
     tree.mkdir()
     # Everything in the squashfs belongs to root anyway, so this needs no root.
@@ -53,11 +58,15 @@ def build_system(tree_result: Path, compression: Compression, scratch: Path, res
         raise BuildError("the tree has no /usr/bin/busybox (package busybox-static)")
     shutil.copy(busybox, result / BUSYBOX)
     total = len(list(modules.module_directory(tree).rglob("*.ko")))
-    _copy_initrd_modules(tree, result / INITRD_MODULES)
+    extras.add_module_files(tree, extra.module_files)
+    dependencies = modules.read_dependencies(tree)
+    boot_modules = extras.module_patterns(dependencies, extra.boot_modules)
+    _copy_initrd_modules(tree, result / INITRD_MODULES, boot_modules)
     _copy_assembly_modules(tree, tree / ASSEMBLY)
-    kept = modules.choose(tree, "modules-system.txt")
+    more = [*boot_modules, *extras.module_patterns(dependencies, extra.modules)]
+    kept = modules.choose(tree, "modules-system.txt", extra=more)
     modules.prune(tree, kept)
-    missing = firmware.prune(tree)
+    missing = firmware.prune(tree, extra.firmware)
     remove(tree, read_list("removed.txt") + read_list("fence/removed-files.txt"))
     report = [
         f"kernel {modules.kernel_release(tree)}, {len(kept)} of {total} modules",
@@ -99,10 +108,10 @@ def _copy_assembly_modules(tree: Path, target: Path) -> None:
     run(["depmod", "-b", target, source.name])
 
 
-def _copy_initrd_modules(tree: Path, target: Path) -> None:
+def _copy_initrd_modules(tree: Path, target: Path, extra: list[str]) -> None:
     source = modules.module_directory(tree)
     release = target / "usr/lib/modules" / source.name
-    for name in sorted(modules.choose(tree, "modules-initrd.txt")):
+    for name in sorted(modules.choose(tree, "modules-initrd.txt", extra=extra)):
         (release / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / name, release / name)
     for index in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):

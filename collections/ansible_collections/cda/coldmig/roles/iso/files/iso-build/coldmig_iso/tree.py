@@ -25,11 +25,13 @@ class TreeOptions:
     suite: str = "bookworm"
     mirror: str | None = None
     firmware: bool = True
+    extra_packages: tuple[str, ...] = ()
 
 
 def packages(options: TreeOptions) -> list[str]:
     """Names of all packages to install."""
-    return read_list("packages.txt") + (read_list("packages-firmware.txt") if options.firmware else [])
+    names = read_list("packages.txt") + (read_list("packages-firmware.txt") if options.firmware else [])
+    return names + sorted(set(options.extra_packages) - set(names))
 
 
 def components(options: TreeOptions) -> str:
@@ -87,6 +89,12 @@ def build_tree(options: TreeOptions, result: Path) -> None:
     run(command)
     manifest.write_text(_package_versions(result / ARCHIVE), encoding="utf-8")
     sources.unlink(missing_ok=True)
+
+
+def installed(result: Path) -> list[str]:
+    """Names of the packages in a tree, from its manifest."""
+    lines = (result / MANIFEST).read_text(encoding="utf-8").splitlines()
+    return [line.split("\t", 1)[0] for line in lines]
 
 
 def choose_mode() -> str:
