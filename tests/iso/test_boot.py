@@ -137,7 +137,7 @@ def test_runs_from_the_medium_when_memory_is_short(medium: Path, tmp_path: Path)
 def test_stick_of_another_build_is_not_taken_for_the_medium(medium: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.raw"
     data = bytearray(medium.read_bytes()[: 1 << 20])
-    data[16 * 2048 + 40 : 16 * 2048 + 72] = b"COLDMIG_1_FFFFFFFFFFFFFFFF".ljust(32)
+    data[16 * 2048 + 40 : 16 * 2048 + 72] = b"COLDMIG_2_FFFFFFFFFFFFFFFF".ljust(32)
     other.write_bytes(data)
     machine = Machine(
         name="two",
@@ -162,12 +162,12 @@ def test_missing_medium_is_said_on_the_console(built: Built, tmp_path: Path) -> 
             *("-kernel", str(built.parts.system / "vmlinuz"), "-initrd", str(built.parts.initrd / "initrd.img")),
             *(
                 "-append",
-                "console=ttyS0 quiet loglevel=3 coldmig.volume=COLDMIG_1_0000000000000000 coldmig.find_seconds=5",
+                "console=ttyS0 quiet loglevel=3 coldmig.volume=COLDMIG_2_0000000000000000 coldmig.find_seconds=5",
             ),
         ),
     )
     with machine.start() as running:
-        running.wait_for("No medium COLDMIG_1_0000000000000000 found.*second menu entry", 60)
+        running.wait_for("No medium COLDMIG_2_0000000000000000 found.*second menu entry", 60)
         running.wait_for("disks were not changed", 5)
 
 

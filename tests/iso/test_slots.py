@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from ansible_collections.cda.coldmig.plugins.module_utils._iso_image import (
     IsoImageError,
     NotABaseImageError,
     SlotError,
+    build_args_slot,
     build_config_slot,
     inspect_iso,
     newc_archive,
@@ -23,32 +27,16 @@ from ansible_collections.cda.coldmig.plugins.module_utils._iso_image import (
     validate_config,
     write_iso,
 )
-from coldmig_iso.image import ARGS_SLOT_BYTES, CONFIG_SLOT_BYTES, volume_id
+from coldmig_iso import FORMAT
+from coldmig_iso.image import volume_id
+
+from .small_image import make_iso
 
 VOLUME = volume_id("0123456789abcdef0000")
 
 
-def make_iso(path: Path, volume: str, *, slots: bool = True) -> Path:
-    """An image with the slots of a base ISO, by the same program that makes the real one."""
-    tree = path.with_suffix(".tree")
-    (tree / "live").mkdir(parents=True)
-    (tree / "boot/grub").mkdir(parents=True)
-    (tree / "live/system.cpio").write_bytes(b"system" * 5000)
-    if slots:
-        (tree / "live/config.img").write_bytes(bytes(CONFIG_SLOT_BYTES))
-        (tree / "boot/grub/custom.cfg").write_bytes(b"\n" * ARGS_SLOT_BYTES)
-    subprocess.run(
-        ["xorriso", "-as", "mkisofs", "-quiet", "-rational-rock", "-V", volume, "-o", path, tree],
-        check=True,
-        capture_output=True,
-    )
-    return path
-
-
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("xorriso") is None:
-        pytest.skip("xorriso is not installed")
     return make_iso(tmp_path_factory.mktemp("iso") / "base.iso", VOLUME)
 
 
@@ -59,7 +47,7 @@ def differing(one: bytes, other: bytes) -> tuple[int, int]:
 
 def test_base_iso_is_not_configured(pristine: Path) -> None:
     info = inspect_iso(pristine)
-    assert (info.volume_id, info.format, info.build_id) == (VOLUME, 1, "0123456789ABCDEF")
+    assert (info.volume_id, info.format, info.build_id) == (VOLUME, FORMAT, "0123456789ABCDEF")
     assert info.config is None
     assert info.kernel_args == []
 
@@ -155,8 +143,8 @@ def test_damaged_slot_is_told_from_an_empty_one(pristine: Path, tmp_path: Path) 
     ("volume", "slots", "words"),
     [
         ("DEBIAN_12", True, "not that of a base ISO"),
-        ("COLDMIG_9_0123456789ABCDEF", True, "format 9, this version patches format 1"),
-        (VOLUME, False, "has no slot"),
+        ("COLDMIG_9_0123456789ABCDEF", True, f"format 9, this version patches format {FORMAT}"),
+        (VOLUME, False, "has no file /live/config.img"),
     ],
 )
 def test_other_images_are_refused(tmp_path: Path, pristine: Path, volume: str, slots: bool, words: str) -> None:
@@ -194,3 +182,41 @@ def test_truncated_archive_is_an_error(cut: int) -> None:
     archive = newc_archive([("config/coldmig.json", 0o100600, b"{}" * 20)])
     with pytest.raises(SlotError):
         list(newc_members(archive[:cut]))
+
+
+def test_menu_names_the_template_and_nothing_in_its_name_is_script(site_config: dict[str, Any]) -> None:
+    hostile = {**site_config, "template": {"id": "7d1f", "name": '$(x)"; reboot\u00e4;', "organization": "acme"}}
+    text = build_args_slot(validate_config(hostile), [], 8192).decode()
+    assert 'set coldmig_template="??x??? reboot?? of acme"\n' in text
+    long = {**site_config, "template": {"id": "7d1f", "name": "x" * 200, "organization": "acme"}}
+    assert f'set coldmig_template="{"x" * 32}"\n' in build_args_slot(validate_config(long), [], 8192).decode()
+
+
+def test_images_made_at_once_do_not_disturb_each_other(
+    pristine: Path, tmp_path: Path, site_config: dict[str, Any]
+) -> None:
+    """Real processes: most for files of their own, some for one and the same file."""
+    script = (
+        "import json, sys\n"
+        "from ansible_collections.cda.coldmig.plugins.module_utils._iso_image import write_iso\n"
+        "base, dest, config = sys.argv[1:4]\n"
+        "for _ in range(5):\n"
+        "    write_iso(base, dest, json.loads(config))\n"
+    )
+    destinations = [*(f"t{number}.iso" for number in range(4)), "shared.iso", "shared.iso"]
+    configs = [
+        {**site_config, "template": {"id": str(number), "name": name, "organization": "acme"}}
+        for number, name in enumerate(destinations)
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    running = [
+        subprocess.Popen([sys.executable, "-c", script, pristine, tmp_path / name, json.dumps(config)], env=environment)
+        for name, config in zip(destinations, configs, strict=True)
+    ]
+    assert [process.wait() for process in running] == [0] * len(running)
+    for name, config in zip(destinations[:4], configs[:4], strict=True):
+        assert read_slot(tmp_path / name) == validate_config(config)
+    # The last one won, whole.
+    assert read_slot(tmp_path / "shared.iso") in [validate_config(config) for config in configs[4:]]
+    assert {path.name for path in tmp_path.iterdir()} == set(destinations)
+    assert read_slot(pristine) is None

@@ -158,13 +158,18 @@ def enrol(site: Site, organization: Organization, template: dict[str, Any]) -> C
 def make_base_image(path: Path, config_slot: int = 256 << 10) -> Path:
     """An image with the volume id and the two slots of a base image, and nothing that boots."""
     iso = pycdlib.PyCdlib()
-    iso.new(vol_ident="COLDMIG_1_0123456789ABCDEF", rock_ridge="1.09")
+    iso.new(vol_ident="COLDMIG_2_0123456789ABCDEF", rock_ridge="1.09")
     iso.add_directory("/LIVE", rr_name="live")
     iso.add_directory("/BOOT", rr_name="boot")
     iso.add_directory("/BOOT/GRUB", rr_name="grub")
     for content, name, long_name in (
         (b"\0" * config_slot, "/LIVE/CONFIG.IMG;1", "config.img"),
         (b"\n" * 8192, "/BOOT/GRUB/CUSTOM.CFG;1", "custom.cfg"),
+        (b"coldmig.volume=COLDMIG_2_0123456789ABCDEF quiet\n", "/LIVE/ARGUMENT.TXT;1", "kernel-arguments.txt"),
+        (b"kernel", "/LIVE/VMLINUZ.;1", "vmlinuz"),
+        (b"initrd", "/LIVE/INITRD.IMG;1", "initrd.img"),
+        (b"layer", "/LIVE/LAYER.CPI;1", "layer.cpio"),
+        (b"system", "/LIVE/SYSTEM.CPI;1", "system.cpio"),
     ):
         source = path.with_name(f"{path.name}.{long_name}")
         source.write_bytes(content)

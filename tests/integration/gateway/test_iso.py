@@ -255,7 +255,7 @@ def test_template_of_another_organization_is_unknown(site: Any, run: Any, other_
             {"network": {"mode": "static"}},
             'network.interfaces: [] needs at least one interface when network.mode is "static"',
         ),
-        ({"proxy": "ftp://x"}, "site.proxy: 'ftp://x' must be http://host:port"),
+        ({"proxy": "ftp://x"}, "site.proxy.url: 'ftp://x' must be http://host:port"),
         ({"kernel_args": ["root=/dev/sda1"]}, "kernel_args[0]: 'root=/dev/sda1' is reserved"),
         ({"dest": "/nonexistent/erp.iso"}, "/nonexistent does not"),
         ({"base": "/nonexistent.iso"}, "/nonexistent.iso: cannot be read"),
@@ -276,3 +276,39 @@ def test_dest_that_is_the_base_is_refused(run: Any, base_image: Path, credential
     assert run(dest=str(base_image), force=True)["failed"]
     assert base_image.read_bytes() == content
     assert all(credentials())
+
+
+def test_files_to_boot_from_the_network_follow_the_iso(run: Any, dest: Path, tmp_path: Path, credentials: Any) -> None:
+    served = tmp_path / "http"
+    served.mkdir()
+    planned = run(netboot=str(served), check=True)
+    assert planned["changed"]
+    assert list(served.iterdir()) == []
+    made = run(netboot=str(served))
+    assert made["changed"], made
+    files = made["iso"]["netboot"]
+    assert files["script"] == str(served / "erp.ipxe")
+    assert (served / "COLDMIG_2_0123456789ABCDEF/system.cpio").read_bytes() == b"system"
+    assert secret_of(dest).encode() in Path(files["config"]).read_bytes()
+    assert stat.S_IMODE(Path(files["config"]).stat().st_mode) == 0o600
+    assert not run(netboot=str(served))["changed"]
+    # What was lost comes back without a new credential; a new ISO brings its own.
+    Path(files["config"]).unlink()
+    again = run(netboot=str(served))
+    assert again["diff"] == {"before": {"netboot": "absent"}, "after": {"netboot": "present"}}
+    assert credentials() == [False]
+    assert run(netboot=str(served), force=True)["changed"]
+    assert secret_of(dest).encode() in Path(files["config"]).read_bytes()
+    assert credentials() == [True, False]
+    assert run(state="absent", netboot=str(served))["changed"]
+    assert [path.name for path in served.iterdir()] == [".coldmig.lock"]
+
+
+def test_directory_for_the_network_that_is_missing_costs_no_credential(
+    run: Any, dest: Path, tmp_path: Path, credentials: Any
+) -> None:
+    failed = run(netboot=str(tmp_path / "missing"))
+    assert failed["failed"]
+    assert "is no directory" in failed["msg"]
+    assert credentials() == []
+    assert not dest.exists()

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ansible_collections.cda.coldmig.plugins.module_utils import _iso_image as image
+from ansible_collections.cda.coldmig.plugins.module_utils import _iso_netboot as netboot
 from ansible_collections.cda.coldmig.plugins.module_utils._diff import Differences
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import (
     ColdmigError,
@@ -31,8 +32,8 @@ from ansible_collections.cda.coldmig.plugins.module_utils._errors import (
     StateError,
 )
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient, IsoCredential, Template
+from ansible_collections.cda.coldmig.plugins.module_utils._iso_config import public_config
 
-MODE = 0o600
 UNISSUED = "cm1_iso_" + "0" * 43
 """Stands for the credential where a configuration is checked before there is one."""
 
@@ -53,6 +54,7 @@ class Wanted:
     max_registrations: int | None
     force: bool
     revoke_replaced: bool
+    netboot: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,15 @@ def credential_state(credential: IsoCredential | None, now: datetime) -> str:
     return "valid"
 
 
-def public_view(info: image.IsoInfo, credential: IsoCredential | None, *, checksum: bool) -> dict[str, t.Any]:
+def public_view(
+    info: image.IsoInfo,
+    credential: IsoCredential | None,
+    files: netboot.Netboot | None = None,
+    *,
+    checksum: bool,
+) -> dict[str, t.Any]:
     """What a module may return of an ISO: everything but the secret."""
-    config = {name: value for name, value in (info.config or {}).items() if name != "credential"}
+    config = public_config(info.config or {})
     shown = None
     if credential is not None:
         shown = {
@@ -119,6 +127,7 @@ def public_view(info: image.IsoInfo, credential: IsoCredential | None, *, checks
         "kernel_args": info.kernel_args,
         "config": config,
         "credential": shown,
+        "netboot": files.paths() if files else None,
     }
 
 
@@ -138,29 +147,42 @@ class IsoKeeper:
         _check_directory(wanted.dest)
         held = self.held(wanted.dest, foreign_allowed=wanted.force)
         differences = self._differences(held, wanted, config, kernel_args, base.volume_id)
-        if held is not None and not differences:
-            view = public_view(held.info, held.credential, checksum=checksum)
-            return {"changed": False, "diff": differences.as_diff(), "iso": view}
-        if held is not None and set(differences.after) == {"mode"}:
+        with image_errors():
+            # Before there is a new credential, so that a directory that cannot be used costs none.
+            files = _netboot_files(wanted, held.config if held else config)
+        if held is not None and files is not None:
+            differences.add("netboot", "present" if files.is_there() else "absent", "present")
+        if held is not None and set(differences.after) <= {"mode", "netboot"}:
             if not self._check_mode:
                 with image_errors():
-                    wanted.dest.chmod(MODE)
-            view = public_view(held.info, held.credential, checksum=checksum)
-            return {"changed": True, "diff": differences.as_diff(), "iso": view}
+                    if "mode" in differences.after:
+                        wanted.dest.chmod(image.MODE)
+                    if files is not None and "netboot" in differences.after:
+                        files.write()
+            view = public_view(held.info, held.credential, files, checksum=checksum)
+            return {"changed": bool(differences), "diff": differences.as_diff(), "iso": view}
         if self._check_mode:
             return {"changed": True, "diff": differences.as_diff(), "iso": None}
 
         info, credential = self._make(wanted, template)
         if held is not None and wanted.revoke_replaced:
             self._revoke(held.config["template"]["id"], held.credential)
-        view = public_view(info, credential, checksum=checksum)
+        with image_errors():
+            files = _netboot_files(wanted, t.cast("dict[str, t.Any]", info.config))
+            if files is not None:
+                files.write()
+        view = public_view(info, credential, files, checksum=checksum)
         return {"changed": True, "diff": differences.as_diff(), "iso": view}
 
-    def absent(self, dest: Path, template: str, organization: str | None, *, force: bool) -> dict[str, t.Any]:
-        """Revoke the credential and delete the file. *template* is a name or id and must be the one in the ISO."""
+    def absent(
+        self, dest: Path, template: str, organization: str | None, *, force: bool, netboot_directory: Path | None = None
+    ) -> dict[str, t.Any]:
+        """Revoke the credential and delete the files. *template* is a name or id and must be the one in the ISO."""
         held = self.held(dest, foreign_allowed=False) if dest.exists() else None
         if held is None:
-            return {"changed": False, "diff": {"before": {}, "after": {}}, "iso": None}
+            left = self._remove_netboot(netboot_directory, dest)
+            before = {"netboot": "present"} if left else {}
+            return {"changed": left, "diff": {"before": before, "after": {}}, "iso": None}
         known = held.config["template"]
         if not force and not (
             template in (known["id"], known["name"]) and organization in (None, known["organization"])
@@ -168,7 +190,8 @@ class IsoKeeper:
             owner = f"{known['name']!r} of organization {known['organization']!r}"
             raise StateError(f"{dest} is the ISO of template {owner}, not of {template!r}; nothing was removed")
         site = self._gateway.site()["url"].rstrip("/")
-        if not force and held.config["site"]["url"] != site:
+        # An ISO may have another address of the same gateway in it; then the gateway knows the credential.
+        if not force and held.credential is None and held.config["site"]["url"] != site:
             raise StateError(
                 f"{dest} belongs to the site {held.config['site']['url']}, so {site} cannot revoke its credential;"
                 " nothing was removed (set force to delete the file all the same)"
@@ -178,6 +201,7 @@ class IsoKeeper:
             self._revoke(known["id"], held.credential)
             with image_errors():
                 dest.unlink()
+            self._remove_netboot(netboot_directory, dest)
         before = {"path": str(dest), "credential": credential_state(held.credential, _now())}
         return {"changed": True, "diff": {"before": before, "after": {}}, "iso": None}
 
@@ -215,8 +239,9 @@ class IsoKeeper:
             raise
 
     def _configuration(self, wanted: Wanted, template: Template, credential: str) -> dict[str, t.Any]:
-        site = self._gateway.site()
         settings = dict(wanted.settings)
+        own = settings.pop("site", {})
+        site = {**self._gateway.site(), **{name: value for name, value in own.items() if value is not None}}
         return {
             "format": image.FORMAT,
             "site": {"url": site["url"], "ca_pem": site["ca_pem"], "proxy": settings.pop("proxy")},
@@ -240,15 +265,17 @@ class IsoKeeper:
             return differences
         if wanted.force:
             differences.add("force", False, True)
+        shown_before, shown_after = public_config(held.config), public_config(config)
         for name in config:
-            if name != "credential":
-                differences.add(name, held.config.get(name), config[name])
+            if name != "credential" and held.config.get(name) != config[name]:
+                before, after = shown_before.get(name), shown_after.get(name)
+                differences.add(name, before, after if before != after else "(changed, not shown)")
         differences.add("credential", credential_state(held.credential, _now()), "valid")
         if held.credential is not None:
             differences.add("max_registrations", held.credential["max_registrations"], wanted.max_registrations)
         differences.add("kernel_args", held.info.kernel_args, kernel_args)
         differences.add("base", held.info.volume_id, volume_id)
-        differences.add("mode", f"{held.mode:04o}", f"{MODE:04o}")
+        differences.add("mode", f"{held.mode:04o}", f"{image.MODE:04o}")
         return differences
 
     def _make(self, wanted: Wanted, template: Template) -> tuple[image.IsoInfo, IsoCredential]:
@@ -272,6 +299,12 @@ class IsoKeeper:
                 ) from error
             raise
         return info, credential
+
+    def _remove_netboot(self, directory: Path | None, dest: Path) -> bool:
+        if directory is None:
+            return False
+        with image_errors():
+            return netboot.remove(directory, dest.stem, check_mode=self._check_mode)
 
     def _revoke(self, template_id: str, credential: IsoCredential | None) -> None:
         if credential is not None and credential_state(credential, _now()) != "revoked":
@@ -300,6 +333,15 @@ def find_template(gateway: GatewayClient, name_or_id: str, organization: str | N
     if template is None:
         raise InputError("template", name_or_id, "the name or id of a template that this token may see")
     return template
+
+
+def _netboot_files(wanted: Wanted, config: t.Mapping[str, t.Any]) -> netboot.Netboot | None:
+    """The files to boot from the network, if they are wanted."""
+    if wanted.netboot is None:
+        return None
+    return netboot.plan(
+        wanted.base, wanted.netboot, wanted.dest.stem, config, image.validate_kernel_args(wanted.kernel_args)
+    )
 
 
 def _check_directory(dest: Path) -> None:

@@ -70,9 +70,12 @@ else:
     PYCDLIB_IMPORT_ERROR = None
 
 VOLUME_PATTERN = re.compile(r"COLDMIG_([0-9]{1,3})_([0-9A-F]{16})")
+MODE = 0o600
+"""Of every file with a credential in it."""
 CONFIG_SLOT = "/live/config.img"
 ARGS_SLOT = "/boot/grub/custom.cfg"
 CONFIG_MEMBER = "config/coldmig.json"
+SHELL_ARGUMENT = "coldmig.shell=1"
 
 _FICLONE = 0x40049409
 _SECTOR = 2048
@@ -80,6 +83,8 @@ _CPIO_ALIGN = 4
 _CPIO_MAGIC = b"070701"
 _CPIO_TRAILER = "TRAILER!!!"
 _COPY_STEP = 8 << 20
+# GRUB's menu on 80 columns, less the product's name, version and build id.
+_TITLE_CHARACTERS = 32
 
 
 class MissingLibraryError(IsoImageError):
@@ -108,7 +113,9 @@ class IsoInfo:
 
 
 @dataclass(frozen=True)
-class _Slot:
+class Slot:
+    """A file of an image: its place in it, in bytes."""
+
     offset: int
     length: int
 
@@ -118,7 +125,7 @@ class _Layout:
     volume_id: str
     format: int
     build_id: str
-    slots: dict[str, _Slot] = field(default_factory=dict)
+    slots: dict[str, Slot] = field(default_factory=dict)
 
 
 # -- public operations ------------------------------------------------------------------------------------------------
@@ -207,14 +214,19 @@ def build_config_slot(config: Mapping[str, Any], length: int) -> bytes:
 
     :raises SlotError: the archive is larger than the slot; the text names both sizes.
     """
-    data = json.dumps(config, indent=1, sort_keys=True, ensure_ascii=True).encode() + b"\n"
-    archive = newc_archive([("config", 0o040700, b""), (CONFIG_MEMBER, 0o100600, data)])
+    archive = build_config_archive(config)
     if len(archive) > length:
         raise SlotError(
             f"the configuration needs {len(archive)} bytes and the image reserves {length};"
             " shorten site.ca_pem to the CA certificate alone"
         )
     return archive.ljust(length, b"\0")
+
+
+def build_config_archive(config: Mapping[str, Any]) -> bytes:
+    """The configuration as a newc archive; the same configuration gives the same bytes."""
+    data = json.dumps(config, indent=1, sort_keys=True, ensure_ascii=True).encode() + b"\n"
+    return newc_archive([("config", 0o040700, b""), (CONFIG_MEMBER, 0o100600, data)])
 
 
 def build_args_slot(config: Mapping[str, Any], args: Sequence[str], length: int) -> bytes:
@@ -228,17 +240,31 @@ def build_args_slot(config: Mapping[str, Any], args: Sequence[str], length: int)
         port, speed = console["serial"].split(",")
         lines.append(f"set coldmig_serial_unit={port.removeprefix('ttyS')}")
         lines.append(f"set coldmig_serial_speed={speed}")
-        lines.append(f'set coldmig_console="console={port},{speed}n8 console=tty0"')
     else:
         lines.append("set coldmig_serial_unit=")
-        lines.append('set coldmig_console="console=tty0"')
+    lines.append(f'set coldmig_console="{" ".join(console_arguments(config))}"')
     if console["shell"]:
-        lines.append("set coldmig_shell=coldmig.shell=1")
+        lines.append(f"set coldmig_shell={SHELL_ARGUMENT}")
+    lines.append(f'set coldmig_template="{describe_template(config)}"')
     lines.append(f'set coldmig_args="{" ".join(args)}"')
     script = ("\n".join(lines) + "\n").encode("ascii")
     if len(script) > length:
         raise SlotError(f"the kernel arguments need {len(script)} bytes and the image reserves {length}")
     return script.ljust(length, b"\n")
+
+
+def console_arguments(config: Mapping[str, Any]) -> list[str]:
+    """Kernel arguments for the consoles; the screen comes last, as the one that /dev/console means."""
+    if not config["console"]["serial"]:
+        return ["console=tty0"]
+    port, speed = config["console"]["serial"].split(",")
+    return [f"console={port},{speed}n8", "console=tty0"]
+
+
+def describe_template(config: Mapping[str, Any]) -> str:
+    """The template in plain ASCII that no boot loader's script language can misread, cut to the width of a menu."""
+    text = f"{config['template']['name']} of {config['template']['organization']}"
+    return re.sub(r"[^A-Za-z0-9 ._,:+-]", "?", text)[:_TITLE_CHARACTERS]
 
 
 def newc_archive(entries: Sequence[tuple[str, int, bytes]]) -> bytes:
@@ -308,26 +334,44 @@ def _parse_args_slot(data: bytes) -> list[str]:
 
 
 def _read_layout(path: str | os.PathLike[str]) -> _Layout:
+    layout = _identify(path)
+    layout.slots = locate(path, (CONFIG_SLOT, ARGS_SLOT))
+    return layout
+
+
+def locate(path: str | os.PathLike[str], names: Sequence[str]) -> dict[str, Slot]:
+    """Where files of an image lie in it.
+
+    :raises NotABaseImageError: the image is damaged, or a file is missing or not in one piece.
+    """
     if PYCDLIB_IMPORT_ERROR is not None:
         raise MissingLibraryError("the Python library pycdlib (>= 1.20) is needed to make an ISO: pip install pycdlib")
-    layout = _identify(path)
     iso = PyCdlib()
     try:
         iso.open(os.fspath(path))
     except PyCdlibException as exc:
         raise NotABaseImageError(f"{path}: damaged ISO 9660 file system: {exc}") from exc
+    found = {}
     try:
-        for name in (CONFIG_SLOT, ARGS_SLOT):
+        for name in names:
             try:
                 runs = iso.get_file_byte_extents(rr_path=name)
             except PyCdlibException as exc:
-                raise NotABaseImageError(f"{path}: has no slot {name}: {exc}") from exc
+                raise NotABaseImageError(f"{path}: has no file {name}: {exc}") from exc
             if len(runs) != 1:
-                raise SlotError(f"{path}: slot {name} lies in {len(runs)} pieces; rebuild the base ISO")
-            layout.slots[name] = _Slot(*runs[0])
+                raise NotABaseImageError(f"{path}: file {name} lies in {len(runs)} pieces; rebuild the base ISO")
+            found[name] = Slot(*runs[0])
     finally:
         iso.close()
-    return layout
+    return found
+
+
+def read_volume_id(path: str | os.PathLike[str]) -> str:
+    """The volume id of an image of this product and format.
+
+    :raises NotABaseImageError: it is none.
+    """
+    return _identify(path).volume_id
 
 
 def _identify(path: str | os.PathLike[str]) -> _Layout:
@@ -354,7 +398,7 @@ def _identify(path: str | os.PathLike[str]) -> _Layout:
     return _Layout(volume_id, int(found[1]), found[2])
 
 
-def _read_slot_bytes(image: BinaryIO, slot: _Slot) -> bytes:
+def _read_slot_bytes(image: BinaryIO, slot: Slot) -> bytes:
     image.seek(slot.offset)
     data = image.read(slot.length)
     if len(data) != slot.length:

@@ -146,6 +146,15 @@ options:
     description: Whether the source is powered off when its disks are copied.
     type: bool
     default: false
+  netboot:
+    description:
+      - Directory, usually below the root of a web server, for files to boot the live system from the network. It must
+        exist.
+      - For the ISO C(erp.iso) there will be the iPXE script C(erp.ipxe) and the configuration C(erp.img), and a
+        directory named by the base image's volume id with what all its templates share.
+      - C(erp.img) holds the credential and has the mode C(0600). How to serve it is in the project's C(docs/iso.md).
+      - With O(state=absent) the files are deleted there.
+    type: path
   revoke_replaced:
     description:
       - Whether the credential of an ISO that is replaced is revoked, so that copies of the old ISO register no
@@ -196,6 +205,13 @@ EXAMPLES = r"""
         - 192.0.2.53
     poweroff_when_done: true
 
+- name: ISO, and the same to boot from the network
+  cda.coldmig.iso:
+    template: erp
+    base: /var/cache/coldmig/base.iso
+    dest: /srv/iso/erp.iso
+    netboot: /srv/http/coldmig
+
 - name: Revoke the credential and delete the file
   cda.coldmig.iso:
     template: erp
@@ -224,7 +240,23 @@ iso:
     volume_id:
       description: Its volume id, which names the base image.
       type: str
-      sample: COLDMIG_1_0123456789ABCDEF
+      sample: COLDMIG_2_0123456789ABCDEF
+    netboot:
+      description: Files to boot from the network; V(null) without O(netboot).
+      type: dict
+      contains:
+        script:
+          description: The iPXE script.
+          type: str
+          sample: /srv/http/coldmig/erp.ipxe
+        config:
+          description: The configuration with the credential.
+          type: str
+          sample: /srv/http/coldmig/erp.img
+        base:
+          description: Directory of the kernel, the initrd, and the live system.
+          type: str
+          sample: /srv/http/coldmig/COLDMIG_2_0123456789ABCDEF
     kernel_args:
       description: Additional arguments of the kernel.
       type: list
@@ -323,6 +355,7 @@ def wanted_iso(options: dict[str, t.Any]) -> Wanted:
         max_registrations=options["max_registrations"],
         force=options["force"],
         revoke_replaced=options["revoke_replaced"],
+        netboot=Path(options["netboot"]) if options["netboot"] else None,
     )
 
 
@@ -331,7 +364,11 @@ def run(gateway: GatewayClient, options: dict[str, t.Any], *, check_mode: bool) 
     keeper = IsoKeeper(gateway, check_mode=check_mode)
     if options["state"] == "absent":
         return keeper.absent(
-            Path(options["dest"]), options["template"], options["organization"], force=options["force"]
+            Path(options["dest"]),
+            options["template"],
+            options["organization"],
+            force=options["force"],
+            netboot_directory=Path(options["netboot"]) if options["netboot"] else None,
         )
     wanted = wanted_iso(options)
     template = find_template(gateway, options["template"], options["organization"])
@@ -361,6 +398,7 @@ def main() -> None:
             },
             "kernel_args": {"type": "list", "elements": "str", "default": []},
             "poweroff_when_done": {"type": "bool", "default": False},
+            "netboot": {"type": "path"},
             "revoke_replaced": {"type": "bool", "default": True},
             "checksum": {"type": "bool", "default": True},
             "force": {"type": "bool", "default": False},
