@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from coldmig_agent.ending import LEFT_OPEN, Act, AtEnd
 from coldmig_agent.machine import Machine
 from coldmig_agent.site import CONTROL_TIMEOUT, DATA_TIMEOUT, Connection, NotASiteError, Site, TcpInfo
 from coldmig_agent.text import clean
@@ -70,6 +72,9 @@ class SessionState:
     queue: Queue | None = None
     #: Codes of the warnings that hold it back until somebody accepts them.
     blocked: tuple[str, ...] = ()
+    at_end: AtEnd = LEFT_OPEN
+    #: The template asks for the logs.
+    collect_logs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +143,12 @@ class _Answer:
         value = self._data.get(key)
         return None if value is None else _Answer(value, f"{self._what}.{key}")
 
+    def flag(self, key: str) -> bool:
+        value = self._data.get(key, False)
+        if not isinstance(value, bool):
+            raise self._wrong(key)
+        return value
+
     def items(self, key: str, most: int) -> Sequence[_Answer]:
         value = self._data.get(key)
         if not isinstance(value, list) or len(value) > most:
@@ -188,7 +199,20 @@ def parse_session(body: bytes) -> SessionState:
         codecs=tuple(answer.texts("codecs", 16)) or ("grains",),
         queue=_queue(answer),
         blocked=tuple(answer.texts("blocked", MAX_CODES)),
+        at_end=_at_end(answer.inner("at_end")),
+        collect_logs=answer.flag("collect_logs"),
     )
+
+
+def _at_end(answer: _Answer | None) -> AtEnd:
+    if answer is None:
+        return LEFT_OPEN
+    return AtEnd(_act(answer.text("success", 20)), _act(answer.text("failure", 20)))
+
+
+def _act(word: str) -> Act | None:
+    """What a newer site may ask for and we do not know is left open: to stay is always safe."""
+    return Act(word) if word in set(Act) else None
 
 
 def _queue(answer: _Answer) -> Queue | None:
@@ -241,6 +265,11 @@ class ControlClient:
     def failure(self, token: str, reason: str, detail: str) -> None:
         """Give up: the migration becomes ``failed`` with this reason."""
         self._post("/session/failure", token, {"reason": reason, "detail": detail})
+
+    def logs(self, token: str, packed: bytes) -> None:
+        """Send what :func:`coldmig_agent.logs.pack` gave."""
+        body = json.dumps({"gzip": base64.b64encode(packed).decode()}).encode()
+        self._connection.request("PUT", "/api/v1/session/logs", token=token, body=[body], content_type=_JSON)
 
     def close(self) -> None:
         """Close the connection."""
