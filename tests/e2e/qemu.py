@@ -159,6 +159,8 @@ class Disk:
     read_only: bool = False
     bad_sectors: Sequence[int] = ()
     """512-byte sectors whose reading fails with an I/O error, as on a dying disk."""
+    controller: Controller | None = None
+    """Another controller than the machine's other disks have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,14 +280,17 @@ class Machine:
 
     def _disk_arguments(self) -> list[str]:
         argv: list[str] = []
-        if self.disks and self.controller in _CONTROLLERS:
-            argv += ["-device", _CONTROLLERS[self.controller]]
+        used = [disk.controller or self.controller for disk in self.disks]
+        for controller in dict.fromkeys(used):
+            if controller in _CONTROLLERS:
+                argv += ["-device", _CONTROLLERS[controller].replace("id=ctl", f"id={_bus(self, controller)}")]
         for index, disk in enumerate(self.disks):
             argv += ["-blockdev", json.dumps(_block_node(f"disk{index}", disk))]
             common = f"drive=disk{index},bootindex={index + 1},id=disk{index}-device"
             if index == 0 and self.firmware_needs_view:
                 common += ",share-rw=on"
-            argv += ["-device", _disk_device(self.controller, index, disk.serial) + "," + common]
+            number = used[:index].count(used[index])
+            argv += ["-device", _disk_device(used[index], number, disk.serial, _bus(self, used[index])) + "," + common]
         if self.firmware_needs_view:
             argv += ["-device", "qemu-xhci,id=xhci"]
             argv += ["-device", "usb-storage,bus=xhci.0,drive=disk0,share-rw=on,bootindex=0,id=firmware-view"]
@@ -335,14 +340,19 @@ def _block_node(name: str, disk: Disk) -> dict[str, Any]:
     return {"driver": disk.format, "node-name": name, "read-only": disk.read_only, "file": file}
 
 
-def _disk_device(controller: Controller, index: int, serial: str) -> str:
+def _bus(machine: Machine, controller: Controller) -> str:
+    """Name of a controller in QEMU."""
+    return "ctl" if controller is machine.controller else f"ctl-{controller}"
+
+
+def _disk_device(controller: Controller, index: int, serial: str, bus: str = "ctl") -> str:
     match controller:
         case Controller.PVSCSI | Controller.VIRTIO_SCSI:
-            return f"scsi-hd,bus=ctl.0,scsi-id={index},serial={serial}"
+            return f"scsi-hd,bus={bus}.0,scsi-id={index},serial={serial}"
         case Controller.LSI_SAS:
-            return f"scsi-hd,bus=ctl.0,scsi-id={index},serial={serial},wwn={0x5000C50000000100 + index:#x}"
+            return f"scsi-hd,bus={bus}.0,scsi-id={index},serial={serial},wwn={0x5000C50000000100 + index:#x}"
         case Controller.AHCI:
-            return f"ide-hd,bus=ctl.{index},serial={serial}"
+            return f"ide-hd,bus={bus}.{index},serial={serial}"
         case Controller.IDE:
             # The CD has the second channel's first place.
             return f"ide-hd,bus=ide.0,unit={index},serial={serial}"
@@ -483,6 +493,13 @@ class Running:
     def set_link(self, nic: int, up: bool) -> None:
         """Plugs or pulls the cable of a NIC."""
         self._qmp.execute("set_link", {"name": f"nic{nic}", "up": up})
+
+    def pull_medium(self) -> None:
+        """Takes the ISO away: opens the drive by force, or pulls the stick out."""
+        if self.machine.medium_as is MediumAs.USB_STICK:
+            self._qmp.execute("device_del", {"id": "medium-drive"})
+        else:
+            self._qmp.execute("eject", {"id": "medium-drive", "force": True})
 
     def screenshot(self, path: Path) -> None:
         """Saves what the screen shows as a PPM picture."""

@@ -143,6 +143,11 @@ def facts() -> dict[str, Any]:
             for path in Path("/sys/class/block").iterdir()
             if not path.name.startswith(("loop", "ram", "dm-", "sr", "fd")) and (path / "ro").read_text().strip() == "0"
         ],
+        "disks": [
+            {"serial": disk["serial"], "transport": disk["tran"]}
+            for disk in json.loads(output("lsblk --json --nodeps --output SERIAL,TRAN,TYPE,RM"))["blockdevices"]
+            if (disk["serial"] or "").startswith("ON-")
+        ],
         "addresses": output("ip -brief address show scope global"),
         "libraries": subprocess.run([sys.executable, "-c", libraries], check=False).returncode,
         "tools": [

@@ -7,6 +7,7 @@ A probe stands in for the agent (probe_agent.py); everything else is the real im
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import zipfile
 from collections.abc import Mapping
@@ -28,6 +29,13 @@ from . import dirty_disks
 pytestmark = pytest.mark.slow
 PROBE = Path(__file__).with_name("probe_agent.py")
 NIC = Nic("virtio-net-pci", "52:54:00:c0:1d:01")
+# As lsblk names their transports.
+CONTROLLERS = {
+    Controller.VIRTIO_BLK: "virtio",
+    Controller.AHCI: "sata",
+    Controller.VIRTIO_SCSI: None,
+    Controller.NVME: "nvme",
+}
 BAD = ("Kernel panic", "^.*coldmig: No medium", "emergency mode")
 
 
@@ -80,6 +88,17 @@ def check_live_system(found: Mapping[str, Any], medium: Path) -> None:
         assert " ro," in mount
 
 
+def on_every_controller(directory: Path) -> list[Disk]:
+    """One empty disk on each controller: a boot tests them all."""
+    disks = []
+    for controller in CONTROLLERS:
+        path = directory / f"{controller}.raw"
+        path.touch()
+        os.truncate(path, 16 << 20)
+        disks.append(Disk(path, f"ON-{controller}", controller=controller))
+    return disks
+
+
 @pytest.mark.parametrize(
     ("firmware", "medium_as", "secure_boot"),
     [
@@ -105,11 +124,17 @@ def test_boots_to_the_agent_with_its_configuration(
         memory_mib=768,
         medium=medium,
         medium_as=medium_as,
+        disks=on_every_controller(tmp_path),
         nics=[NIC],
     )
     with machine.start() as running:
         found = probe(running)
+        stats = running.block_stats()
     check_live_system(found, medium)
+    assert {row["serial"]: row["transport"] for row in found["disks"]} == {
+        f"ON-{controller}": transport for controller, transport in CONTROLLERS.items()
+    }
+    assert all(one.untouched for one in stats)
     assert found["medium"]["in_ram"] is True
     assert found["medium"]["device"].startswith("/dev/sr" if medium_as is not MediumAs.USB_STICK else "/dev/sd")
     assert found["efi"] is (firmware is Firmware.UEFI)
