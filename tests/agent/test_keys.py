@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from agent_lab import Authority
 
-from coldmig_agent import cli, lifecycle
+from coldmig_agent import cli, ending
 from coldmig_agent.config import parse_config
 from coldmig_agent.keys import Keys
 from coldmig_agent.lifecycle import Agent, Stopped
@@ -115,13 +115,13 @@ def test_what_is_no_terminal_or_goes_away_is_left_out(terminal: Terminal, tmp_pa
 
 @pytest.mark.parametrize(
     ("phase", "laboratory", "happens"),
-    [(Phase.ASSESSED, False, "reboot"), (Phase.ASSESSED, True, ""), (Phase.FAILED, False, "")],
+    [(Phase.ASSESSED, False, "reboot"), (Phase.ASSESSED, True, ""), (Phase.FAILED, False, "reboot")],
 )
-def test_only_a_machine_that_was_assessed_reboots_at_a_key(
+def test_a_machine_reboots_at_a_key_but_not_that_of_a_laboratory(
     monkeypatch: pytest.MonkeyPatch, terminal: Terminal, phase: Phase, laboratory: bool, happens: str
 ) -> None:
     stop = threading.Event()
-    settings = iso_settings("https://site.example", Authority.create().pem, poweroff_when_done=True)
+    settings = iso_settings("https://site.example", Authority.create().pem)
     agent = Agent(parse_config(json.dumps(settings).encode()), Status(), stop)
     agent.status.phase(phase)
     done: list[str] = []
@@ -139,12 +139,12 @@ def test_only_a_machine_that_was_assessed_reboots_at_a_key(
                 terminal.press(b"r")
             return super().read(seconds)
 
-    monkeypatch.setattr(lifecycle, "LAST_SECONDS", 0.2)
+    monkeypatch.setattr(ending, "LAST_SECONDS", 0.2)
     monkeypatch.setattr(cli, "Keys", PressedOnce)
     monkeypatch.setattr(cli, "_reboot", lambda: note("reboot"))
     monkeypatch.setattr(cli, "_poweroff", lambda: note("poweroff"))
     if not happens:
         stop.set()
     with pytest.raises(Stopped):
-        cli._last_word(agent, phase is Phase.ASSESSED, [terminal.path], laboratory=laboratory)
+        cli._last_word(agent, [terminal.path], laboratory=laboratory)
     assert [what for what in done if what] == ([happens] if happens else [])

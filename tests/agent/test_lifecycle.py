@@ -236,19 +236,6 @@ def test_the_site_learns_progress_and_the_kernels_write_counters(
     assert disk["read_bytes"] == 20 * MIB  # the rest of the image are holes
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_the_machine_is_powered_off_only_when_the_iso_says_so(wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "POWEROFF_SECONDS", 0.01)
-    settings = iso_settings("https://site.example", Authority.create().pem, poweroff_when_done=wanted)
-    stop = threading.Event()
-    agent = Agent(parse_config(json.dumps(settings).encode()), Status(), stop)
-    calls: list[bool] = []
-    threading.Timer(0.5, stop.set).start()
-    with pytest.raises(Stopped):
-        lifecycle.finish(agent, lambda: calls.append(True))
-    assert calls == ([True] if wanted else [])
-
-
 def test_an_assessment_is_reported_and_nothing_is_copied(
     gateway: Gateway, launch: Callable[..., Process], image: Path
 ) -> None:
@@ -297,62 +284,6 @@ def test_an_assessment_says_at_the_console_what_would_be_in_the_way(gateway: Gat
     assert snapshot.phase is Phase.ASSESSED
     assert "warnings would hold its migration back: tpm-sealed" in snapshot.detail
     assert "the site would refuse it: Disk 0" in snapshot.detail
-
-
-class PressedKeys:
-    """Keys as they are pressed, one for each time that the agent looks. ``patience`` seconds later it is stopped."""
-
-    def __init__(self, stop: threading.Event, keys: str, patience: float) -> None:
-        self._stop = stop
-        self._keys = list(keys)
-        self._patience = patience
-        self._last = time.monotonic()
-
-    def read(self, _seconds: float) -> str:
-        if self._keys:
-            self._last = time.monotonic()
-            return self._keys.pop(0)
-        if time.monotonic() - self._last >= self._patience:
-            self._stop.set()
-        return ""
-
-
-@pytest.mark.parametrize(
-    ("pressed", "done"),
-    [
-        ("r", ["rebooting"]),
-        ("p", ["powering off"]),
-        ("rr", ["rebooting"]),  # a key that is held down
-        ("xq", []),
-        ("rx", []),
-        ("rxp", ["powering off"]),
-        ("rp", []),
-        ("", []),
-    ],
-)
-def test_after_an_assessment_a_key_reboots_or_powers_off(
-    monkeypatch: pytest.MonkeyPatch, pressed: str, done: list[str]
-) -> None:
-    monkeypatch.setattr(lifecycle, "LAST_SECONDS", 0.3)
-    settings = iso_settings("https://site.example", Authority.create().pem, poweroff_when_done=True)
-    stop = threading.Event()
-    agent = Agent(parse_config(json.dumps(settings).encode()), Status(), stop)
-    agent.status.phase(Phase.ASSESSED, "nothing would hold it back")
-    calls: list[str] = []
-
-    def action(what: str) -> tuple[str, Callable[[], None]]:
-        def do() -> None:
-            calls.append(what)
-            stop.set()
-
-        return what, do
-
-    # What was chosen stops the agent; where nothing was, somebody else does.
-    keys: Any = PressedKeys(stop, pressed, 30.0 if done else 0.0)
-    with pytest.raises(Stopped):
-        lifecycle.offer(agent, keys, {"r": action("rebooting"), "p": action("powering off")})
-    assert calls == done
-    assert agent.status.snapshot().phase is Phase.ASSESSED
 
 
 def test_a_failed_fence_ends_the_migration_before_it_begins(monkeypatch: pytest.MonkeyPatch, image: Path) -> None:

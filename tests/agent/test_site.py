@@ -18,7 +18,7 @@ from agent_lab import Authority
 
 from coldmig_agent import site as site_module
 from coldmig_agent.api import DataClient, parse_enrolment, parse_frames_answer, parse_session
-from coldmig_agent.config import SiteConfig, parse_endpoint
+from coldmig_agent.config import Endpoint, SiteConfig, parse_endpoint
 from coldmig_agent.site import (
     CertificateError,
     NotASiteError,
@@ -90,10 +90,9 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         server.close()
 
 
-def site_for(port: int, host: str = "127.0.0.1", ca_pem: str = AUTHORITY.pem, proxy: str | None = None) -> Site:
+def site_for(port: int, host: str = "127.0.0.1", ca_pem: str = AUTHORITY.pem, proxy: Endpoint | None = None) -> Site:
     url = f"https://{host}:{port}"
-    found = parse_endpoint(proxy, "proxy", "http", user_allowed=True) if proxy else None
-    return Site(SiteConfig(url, parse_endpoint(url, "url", "https"), ca_pem, found))
+    return Site(SiteConfig(url, parse_endpoint(url, "url", "https"), ca_pem, proxy))
 
 
 def get(site: Site, path: str = "/api/v1/session", **options: Any) -> bytes:
@@ -322,19 +321,37 @@ class Proxy:
 def test_a_proxy_is_used_with_its_user_and_the_certificate_is_still_the_sites(serve: Callable[..., Server]) -> None:
     server = serve()
     proxy = Proxy("ann:s3cret")
-    assert get(site_for(server.port, proxy=f"http://ann:s3cret@127.0.0.1:{proxy.port}")) == b"{}"
+    assert get(site_for(server.port, proxy=Endpoint("127.0.0.1", proxy.port, "ann", "s3cret"))) == b"{}"
     assert proxy.targets == [f"127.0.0.1:{server.port}"]
-    wrong = site_for(server.port, ca_pem=Authority.create().pem, proxy=f"http://ann:s3cret@127.0.0.1:{proxy.port}")
+    wrong = site_for(
+        server.port, ca_pem=Authority.create().pem, proxy=Endpoint("127.0.0.1", proxy.port, "ann", "s3cret")
+    )
     text = str(failure(wrong))
     assert "certificate is not the one on this ISO (through the proxy" in text
     assert "s3cret" not in text
     proxy.close()
 
 
+def test_a_proxy_can_be_corrected_while_the_site_is_in_use(serve: Callable[..., Server]) -> None:
+    server, proxy = serve(), Proxy("ann:s3cret")
+    site = site_for(server.port, proxy=Endpoint("127.0.0.1", free_port()))
+    connection = site.connection(5)
+    with pytest.raises(UnreachableError):
+        connection.request("GET", "/", token="tok")
+    site.use_proxy(Endpoint("127.0.0.1", proxy.port, "ann", "s3cret"))
+    assert connection.request("GET", "/", token="tok") == b"{}"
+    assert len(proxy.targets) == 1
+    site.use_proxy(None)  # the connection through the proxy is still open
+    assert connection.request("GET", "/", token="tok") == b"{}"
+    assert len(proxy.targets) == 1
+    proxy.close()
+    assert connection.request("GET", "/", token="tok") == b"{}"
+
+
 def test_a_proxy_that_refuses_is_named(serve: Callable[..., Server]) -> None:
     proxy = Proxy("ann:s3cret")
-    text = str(failure(site_for(serve().port, proxy=f"http://127.0.0.1:{proxy.port}")))
-    assert "407" in text
+    text = str(failure(site_for(serve().port, proxy=Endpoint("127.0.0.1", proxy.port))))
+    assert "wants a user name and a password" in text
     proxy.close()
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from coldmig_agent import __version__, ending, inspection, logs, netconfig, settings
+from coldmig_agent import __version__, clock, ending, inspection, livesetup, logs, netconfig, settings
 from coldmig_agent.config import Config, ConfigError
 from coldmig_agent.consoles import ConsoleThread, open_consoles
 from coldmig_agent.ending import KEYS, LEFT_OPEN, WORDS, Act
@@ -52,9 +52,14 @@ def _parser() -> argparse.ArgumentParser:
         help="for the laboratory: copy this image file instead of the machine's disks. May be repeated",
     )
     commands = parser.add_subparsers(dest="command")
-    network = commands.add_parser("network", help="write systemd-networkd files from the ISO's settings")
+    network = commands.add_parser(
+        "network", help="prepare the live system: systemd-networkd files and, with --root, all"
+    )
     network.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
-    network.add_argument("--output", type=Path, required=True, metavar="DIR")
+    network.add_argument("--output", type=Path, required=True, metavar="DIR", help="where networkd's files go")
+    network.add_argument(
+        "--root", type=Path, metavar="DIR", help="apply logins, keyboard, time zone and banner below DIR"
+    )
     return parser
 
 
@@ -80,16 +85,29 @@ def _reboot() -> None:
     subprocess.run(["systemctl", "reboot"], check=False)
 
 
-def _configure_network(path: Path, output: Path) -> int:
+def _prepare(config_path: Path, output: Path, root: Path | None) -> int:
     try:
-        plan = netconfig.plan(settings.load(path).config.network)
-        for problem in plan.problems:
-            LOG.warning("network settings: %s", problem)
+        found = settings.load(config_path)
+    except ConfigError as error:
+        LOG.error("settings: %s", error)
+        return 1
+    for origin in found.origins:
+        LOG.info("%s: from %s", origin.field, origin.source)
+    problems = list(found.problems)
+    try:
+        # Logins first: the network may wait for a link.
+        problems += livesetup.apply(found.config, root) if root is not None else []
+        plan = netconfig.plan(found.config.network)
+        problems += plan.problems
         for written in netconfig.write(plan.files, output):
             LOG.info("wrote %s", written)
-    except (ConfigError, OSError) as error:
-        LOG.error("network settings: %s", error)
+    except OSError as error:
+        LOG.error("settings: %s", error)
         return 1
+    for problem in problems:
+        LOG.warning("settings: %s", problem)
+    if root is not None:
+        livesetup.note_problems(problems, root)
     return 0
 
 
@@ -113,8 +131,9 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         found = settings.load(arguments.config)
         config = found.config
-        for sentence in found.problems:
+        for sentence in dict.fromkeys([*found.problems, *livesetup.noted_problems()]):
             status.event(sentence)
+        clock.start(config.time.ntp, stop, status.event)
     except ConfigError as error:
         problem = f"the settings of this ISO cannot be used: {error}"
     with logs.MemoryWatch() as watch, ConsoleThread(open_consoles(_consoles(arguments, config)), status):
@@ -159,6 +178,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if arguments.command == "network":
-        return _configure_network(arguments.config, arguments.output)
+        return _prepare(arguments.config, arguments.output, arguments.root)
     _bound_memory()
     return _run(arguments)

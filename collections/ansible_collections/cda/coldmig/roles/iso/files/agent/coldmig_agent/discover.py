@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coldmig_agent import __version__, fence, inspection, names
+from coldmig_agent.config import DiskRule
 from coldmig_agent.discovery import cpu, disks, dmi, firmware, memory, nics, nvram, tables, tpm
 from coldmig_agent.discovery import notices as signatures
 from coldmig_agent.discovery.disks import Source
@@ -20,7 +21,7 @@ from coldmig_agent.guest.assemble import Assembly, assemble
 from coldmig_agent.guest.others import Part, other_systems
 from coldmig_agent.inspection import Look
 from coldmig_agent.interfaces import all_states
-from coldmig_agent.machine import Guest, Machine, Notice
+from coldmig_agent.machine import Guest, LeftOut, Machine, Notice
 from coldmig_agent.warnings import SEVERITIES, notice
 
 MAX_NOTICES = 100
@@ -73,11 +74,15 @@ class Systems:
     notices: tuple[Notice, ...]
 
 
-def find_sources(roots: Roots, images: Sequence[Path]) -> list[Source]:
-    """The disks behind the write fence, or image files in their place. Raises FenceError."""
+def find_sources(
+    roots: Roots, images: Sequence[Path], rules: Sequence[DiskRule] = ()
+) -> tuple[list[Source], list[LeftOut]]:
+    """The disks behind the write fence, or image files in their place; and those left out. Raises FenceError."""
+    left: list[LeftOut] = []
     if images:
-        return disks.read_image_files(images)
-    return disks.read_machine_disks(roots.sys, roots.dev, roots.run, fence.protect)
+        return disks.read_image_files(images, rules, left.append), left
+    told = left.append
+    return disks.read_machine_disks(roots.sys, roots.dev, roots.run, fence.protect, rules=rules, left_out=told), left
 
 
 def find_systems(sources: Sequence[Source], look: Look, live: str, boot_order: str | None) -> Systems:
@@ -189,11 +194,19 @@ def ordered(notices: Sequence[Notice]) -> tuple[Notice, ...]:
     return tuple(sorted(found, key=lambda told: -SEVERITIES.index(told.severity))[:MAX_NOTICES])
 
 
-def discover(roots: Roots, images: Sequence[Path] = (), say: Say = lambda _words: None) -> Found:
-    """Look at everything. Raises FenceError; whatever cannot be found out is left empty and, if it matters, noticed."""
+def discover(
+    roots: Roots,
+    images: Sequence[Path] = (),
+    say: Say = lambda _words: None,
+    leave_out: Sequence[DiskRule] = (),
+) -> Found:
+    """Look at everything but the disks that a rule leaves out.
+
+    Raises FenceError; whatever cannot be found out is left empty and, if it matters, noticed.
+    """
     board = dmi.read(roots.sys)
     say("reading the partition tables")
-    sources = find_sources(roots, images)
+    sources, left = find_sources(roots, images, leave_out)
     chip = tpm.read(roots.sys)
     live = firmware.live_firmware(roots.sys)
     boot_order = firmware.of_boot_order(sources, nvram.boot_entries(roots.sys))
@@ -240,5 +253,6 @@ def discover(roots: Roots, images: Sequence[Path] = (), say: Say = lambda _words
         guests=guests,
         tpm=chip,
         inspection=look.with_roles(systems.assembly.roles),
+        left_out=tuple(left[:64]),
     )
     return Found(machine, surveyed.sources)

@@ -7,17 +7,18 @@ from what the site says; only the site's refusals that no waiting helps against 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from coldmig_agent import discover, fence, network, summary
 from coldmig_agent.api import ControlClient, Enrolment, SessionState
-from coldmig_agent.config import Config
+from coldmig_agent.config import Config, DiskRule
 from coldmig_agent.copying.controller import Plan
 from coldmig_agent.copying.engine import Copier, CopyError
 from coldmig_agent.copying.planner import Backoff
@@ -26,6 +27,8 @@ from coldmig_agent.discover import Found, Roots
 from coldmig_agent.fence import FenceError
 from coldmig_agent.interfaces import all_states
 from coldmig_agent.keys import Keys
+from coldmig_agent.machine import LeftOut
+from coldmig_agent.orders import CanceledHereError, DisksChosenError, Orders
 from coldmig_agent.site import ProblemError, Site, SiteError
 from coldmig_agent.status import Phase, Status
 
@@ -36,8 +39,7 @@ NETWORK_SECONDS = 2.0
 VERIFY_SECONDS = 2.0
 RETRY_SECONDS = 15.0
 REFUSED_SECONDS = 60.0
-POWEROFF_SECONDS = 30.0
-LAST_SECONDS = 5.0
+LOG_TRIES = 5
 KEY_SECONDS = 0.5
 _MAX_DETAIL = 1000
 
@@ -82,30 +84,80 @@ class Agent:
     stop: threading.Event
     roots: Roots = field(default_factory=Roots)
     images: Sequence[Path] = ()
+    #: What has been logged, for the site if it asks for that at the end.
+    logged: Callable[[], bytes] = bytes
+    #: What people at the consoles want.
+    orders: Orders = field(default_factory=Orders)
+    #: The machine as it was found last; None before that.
+    found: Found | None = None
+    #: What the site said last of this boot's migration.
+    last_session: SessionState | None = None
+    site: Site = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.site = Site(self.config.site)
 
     def run(self) -> bool:
-        """Go through all phases; True when the site has all that it wanted of this machine. Raises Stopped."""
+        """Go through all phases; True when the site has all that it wanted of this machine. Raises Stopped.
+
+        May be called again, to begin anew after an end.
+        """
         template = self.config.template
         self.status.configured(self.config.site.url, f"{template.name} ({template.organization})")
-        site = Site(self.config.site)
+        self.orders.clear()
         try:
-            self._wait_for_network()
-            found = self._discover()
-            control = ControlClient(site)
-            enrolment = self._enrol(control, found)
-            if enrolment.assess:
-                self._assessed(self._session(control, enrolment.session_token))
-                return True
-            self._follow(site, control, enrolment, found)
+            while True:
+                try:
+                    self._migrate()
+                except DisksChosenError:
+                    self.status.event("other disks were chosen at this machine")
+                else:
+                    return True
         except EndedError as error:
             self.status.phase(error.phase, str(error))
-            return False
-        return True
+        except CanceledHereError:
+            self.status.phase(Phase.CANCELED, "at the console of this machine")
+        return False
+
+    def _migrate(self) -> None:
+        """One migration from the network to its end. Raises EndedError, DisksChosenError."""
+        self._wait_for_network()
+        control = ControlClient(self.site)
+        found = self._discover()
+        enrolment = self._enrol(control, found)
+        token = enrolment.session_token
+        try:
+            if enrolment.assess:
+                self._assessed(self._session(control, token))
+            else:
+                self._follow(self.site, control, enrolment, found)
+        except (DisksChosenError, CanceledHereError) as order:
+            self.orders.clear()
+            disks = isinstance(order, DisksChosenError)
+            reason = "disks-chosen" if disks else "canceled-at-machine"
+            what = "Other disks were chosen" if disks else "The migration was canceled"
+            with contextlib.suppress(DisksChosenError, CanceledHereError):
+                self._give_up(control, token, reason, f"{what} at the console of the machine.")
+                if not disks:
+                    self._send_logs(control, token)
+            raise
+        except EndedError as error:
+            # How it ended is to be in the logs too.
+            self.status.phase(error.phase, str(error))
+            self._send_logs(control, token)
+            raise
+        self._send_logs(control, token)
 
     def sleep(self, seconds: float) -> None:
-        """Wait. Raises Stopped when the agent is to end."""
-        if self.stop.wait(seconds):
-            raise Stopped
+        """Wait, less long when somebody wants a new try. Raises Stopped, CanceledHereError, DisksChosenError."""
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            if self.stop.wait(min(max(0.0, left), KEY_SECONDS)):
+                raise Stopped
+            self.orders.check()
+            if left <= KEY_SECONDS or self.orders.take_retry():
+                return
 
     def key(self, keys: Keys, seconds: float, *, besides: str = "") -> str:
         """The key (not ``besides``) that is pressed within this time, or nothing. Raises Stopped."""
@@ -135,18 +187,29 @@ class Agent:
         self.status.phase(Phase.DISCOVERING)
         while True:
             try:
-                found = discover.discover(self.roots, self.images, self.status.step)
+                found = discover.discover(self.roots, self.images, self.status.step, self._leave_out())
             except FenceError as error:
                 raise EndedError(Phase.FAILED, str(error)) from error
+            self.found = found
             if found.sources:
                 machine = found.machine
                 table = summary.readiness_table(machine.guest)
                 self.status.machine(summary.lines(machine), machine.warnings, summary.system_lines(machine), table)
                 return found
-            self.status.problem("no disk was found: does this ISO have a driver for the disk controller?")
+            self.status.problem(no_disk(found.machine.left_out))
             self.sleep(RETRY_SECONDS)
 
+    def _leave_out(self) -> tuple[DiskRule, ...]:
+        """Disks that the settings, or a person at the machine, do not want to be copied."""
+        chosen = [DiskRule(path=path, text="chosen at the console") for path in sorted(self.orders.left_out)]
+        return (*self.config.disks.leave_out, *chosen)
+
     def _enrol(self, control: ControlClient, found: Found) -> Enrolment:
+        if self.orders.held:
+            self.status.step("nothing is registered before the disks are chosen at the console")
+            while self.orders.held:
+                self.sleep(KEY_SECONDS)
+        self.orders.check()
         self.status.phase(Phase.ENROLLING)
         boot_key = secrets.token_urlsafe(16)
         while True:
@@ -179,6 +242,7 @@ class Agent:
                 self.sleep(backoff.next())
                 continue
             self.status.problem(None)
+            self.last_session = session
             return session
 
     def _assessed(self, session: SessionState) -> None:
@@ -207,6 +271,7 @@ class Agent:
         )
         bad_places = _BadPlaces(token, copier)
         while True:
+            self.orders.check()
             session = self._session(control, token)
             if session.state in _COMPLETE:
                 damage = [f"disk {disk}: {text}" for disk, text in copier.damage().items()]
@@ -257,6 +322,23 @@ class Agent:
             self.status.phase(Phase.VERIFYING)
             bad_places.report(control)
 
+    def _send_logs(self, control: ControlClient, token: str) -> None:
+        """Send the logs if the template asks for them; not for ever."""
+        if self.last_session is None or not self.last_session.collect_logs:
+            return
+        backoff = Backoff()
+        for _attempt in range(LOG_TRIES):
+            try:
+                control.logs(token, self.logged())
+            except SiteError as error:
+                LOG.warning("sending the logs: %s", error)
+                if isinstance(error, ProblemError) and error.status < 500:
+                    return
+                self.sleep(backoff.next())
+            else:
+                self.status.event("the site has this machine's logs, as its template asks")
+                return
+
     def _give_up(self, control: ControlClient, token: str, reason: str, detail: str) -> None:
         """Tell the site that this migration fails; not for ever, the console says it anyway."""
         backoff = Backoff()
@@ -268,6 +350,14 @@ class Agent:
                 self.sleep(backoff.next())
             else:
                 return
+
+
+def no_disk(left_out: Sequence[LeftOut]) -> str:
+    """Why there is nothing to copy."""
+    if not left_out:
+        return "no disk was found: does this ISO have a driver for the disk controller?"
+    paths = ", ".join(disk.path for disk in left_out)
+    return f"there is no disk to copy: all that were found ({paths}) are left out by the settings or at the console"
 
 
 def _session_lost() -> EndedError:
@@ -356,7 +446,7 @@ class _Reporter:
 
     def _run(self) -> None:
         while not self._finished.wait(REPORT_SECONDS):
-            if self._agent.stop.is_set():
+            if self._agent.stop.is_set() or self._agent.orders.pressing:
                 self._halt.set()
                 return
             self._report()
@@ -406,36 +496,3 @@ class _Reporter:
             "codec": plan.codec if plan else None,
             "sample": {"checked": sampled.checked, "mismatched": sampled.mismatched} if sampled else None,
         }
-
-
-Poweroff = Callable[[], None]
-
-
-def offer(agent: Agent, keys: Keys, actions: Mapping[str, tuple[str, Callable[[], None]]]) -> None:
-    """After an assessment: do what the operator chooses. Never ends but by Stopped.
-
-    ``actions``: key → (what will happen, how). Another key within the last seconds calls it off.
-    """
-    detail = agent.status.snapshot().detail
-    agent.status.event(f"press {' or '.join(f'{key} for {what}' for key, (what, _do) in actions.items())}")
-    while True:
-        key = agent.key(keys, 3600)
-        if key not in actions:
-            continue
-        what, do = actions[key]
-        agent.status.phase(Phase.ASSESSED, f"{what} in {LAST_SECONDS:.0f} s; press another key to stay")
-        if agent.key(keys, LAST_SECONDS, besides=key):  # a key that is held down repeats itself
-            agent.status.phase(Phase.ASSESSED, detail)
-        else:
-            agent.status.phase(Phase.ASSESSED, what)
-            do()
-
-
-def finish(agent: Agent, poweroff: Poweroff | None) -> None:
-    """After the copy: power off if the ISO says so, else keep the last screen until somebody does. Raises Stopped."""
-    if poweroff is not None and agent.config.poweroff_when_done:
-        agent.status.event(f"powering off in {POWEROFF_SECONDS:.0f} s, as this ISO says")
-        agent.sleep(POWEROFF_SECONDS)
-        poweroff()
-    while True:
-        agent.sleep(3600)

@@ -108,6 +108,17 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A disk of the machine that is not copied; ``reason`` says by whose wish."""
+
+    path: str
+    size_bytes: int
+    serial: str
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Readiness:
     """Whether a system can use one kind of virtual device from its first moment on.
 
@@ -227,6 +238,8 @@ class Machine:
     guests: tuple[Guest, ...] = ()
     tpm: Tpm | None = None
     inspection: Inspection | None = None
+    #: Disks that are there and are not copied, by the settings.
+    left_out: tuple[LeftOut, ...] = ()
 
     def to_json(self) -> Mapping[str, object]:
         """The document of POST /enrolments."""

@@ -6,7 +6,6 @@ Every failure becomes a :class:`SiteError` whose text is a sentence for the pers
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import json
@@ -15,11 +14,12 @@ import ssl
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from coldmig_agent import __version__
 from coldmig_agent.config import Endpoint, SiteConfig
+from coldmig_agent.proxy import ProxiedConnection, ProxyError, authority
 from coldmig_agent.text import clean
 
 CONTROL_TIMEOUT = 20.0
@@ -40,7 +40,7 @@ _KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_
 # OpenSSL's x509_vfy.h; the ssl module has no name for it. A source machine's clock is often years off, and the trust
 # anchor is the one certificate on the ISO, so a date proves nothing here.
 _X509_V_FLAG_NO_CHECK_TIME = 0x200000
-_HOST_MISMATCH = frozenset({62, 63, 64})  # X509_V_ERR_{HOSTNAME,EMAIL,IP_ADDRESS}_MISMATCH
+HOST_MISMATCH = frozenset({62, 63, 64})  # X509_V_ERR_{HOSTNAME,EMAIL,IP_ADDRESS}_MISMATCH
 
 
 class SiteError(Exception):
@@ -78,18 +78,15 @@ def tls_context(ca_pem: str) -> ssl.SSLContext:
     return context
 
 
-def _authority(endpoint: Endpoint) -> str:
-    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    return f"{host}:{endpoint.port}"
-
-
 def explain(error: Exception, config: SiteConfig) -> UnreachableError:  # noqa: PLR0911 - one sentence per cause
     """The sentence for a failed connection."""
     start = f"cannot reach {config.url}: "
-    proxy = f" (through the proxy {_authority(config.proxy)})" if config.proxy else ""
-    who = f"the proxy {_authority(config.proxy)}" if config.proxy else "the site"
+    proxy = f" (through the proxy {authority(config.proxy)})" if config.proxy else ""
+    who = f"the proxy {authority(config.proxy)}" if config.proxy else "the site"
+    if isinstance(error, ProxyError):
+        return UnreachableError(start + str(error))
     if isinstance(error, ssl.SSLCertVerificationError):
-        if error.verify_code in _HOST_MISMATCH:
+        if error.verify_code in HOST_MISMATCH:
             reason = f"the certificate is not for {config.site_host}; the ISO's address and the site's must agree"
             return CertificateError(start + reason)
         return CertificateError(start + "certificate is not the one on this ISO" + proxy)
@@ -189,12 +186,16 @@ def _pieces(body: Sequence[bytes | memoryview]) -> Iterator[bytes | memoryview]:
 class Connection:
     """One reusable connection to the site. Not for use by two threads at once, but for :meth:`cut` and :meth:`info`."""
 
-    def __init__(self, config: SiteConfig, context: ssl.SSLContext, timeout: float) -> None:
-        self._config = config
-        self._context = context
+    def __init__(self, site: Site, timeout: float) -> None:
+        self._site = site
         self._timeout = timeout
+        self._opened_for: SiteConfig | None = None
         self._http: http.client.HTTPSConnection | None = None
         self._used_at = 0.0
+
+    @property
+    def _config(self) -> SiteConfig:
+        return self._site.config
 
     def close(self) -> None:
         """Close it; the next request opens a new one."""
@@ -203,26 +204,24 @@ class Connection:
             self._http = None
 
     def _open(self) -> http.client.HTTPSConnection:
-        if self._http is not None and time.monotonic() - self._used_at > IDLE_SECONDS:
+        config = self._config
+        stale = self._opened_for is not config or time.monotonic() - self._used_at > IDLE_SECONDS
+        if self._http is not None and stale:
             self.close()
         if self._http is None:
-            site, proxy = self._config.endpoint, self._config.proxy
-            first = proxy or site
-            connection = http.client.HTTPSConnection(
-                first.host, first.port, context=self._context, timeout=min(CONNECT_TIMEOUT, self._timeout)
+            site, proxy = config.endpoint, config.proxy
+            seconds = min(CONNECT_TIMEOUT, self._timeout)
+            connection = (
+                http.client.HTTPSConnection(site.host, site.port, context=self._site.context, timeout=seconds)
+                if proxy is None
+                else ProxiedConnection(site, proxy, self._site.context, seconds)
             )
-            if proxy is not None:
-                headers = {}
-                if proxy.user is not None:
-                    pair = f"{proxy.user}:{proxy.password or ''}".encode()
-                    headers["Proxy-Authorization"] = "Basic " + base64.b64encode(pair).decode()
-                connection.set_tunnel(site.host, site.port, headers)
             connection.connect()
             connection.sock.settimeout(self._timeout)
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in _KEEPALIVE:
                 connection.sock.setsockopt(socket.IPPROTO_TCP, option, value)
-            self._http = connection
+            self._http, self._opened_for = connection, config
         return self._http
 
     def open(self) -> None:
@@ -308,8 +307,12 @@ class Site:
 
     def __init__(self, config: SiteConfig) -> None:
         self.config = config
-        self._context = tls_context(config.ca_pem)
+        self.context = tls_context(config.ca_pem)
+
+    def use_proxy(self, proxy: Endpoint | None) -> None:
+        """Go through this proxy from now on (None: directly). What is under way ends first."""
+        self.config = replace(self.config, proxy=proxy)
 
     def connection(self, timeout: float = CONTROL_TIMEOUT) -> Connection:
         """A new connection object; nothing is opened before the first request."""
-        return Connection(self.config, self._context, timeout)
+        return Connection(self, timeout)

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
+from coldmig_agent.checks import Result
 from coldmig_agent.copying.progress import DiskView
 from coldmig_agent.machine import Notice
 from coldmig_agent.text import clean
@@ -54,7 +56,7 @@ class Snapshot:
     """Everything at one moment. ``problem`` is what keeps the agent from going on now, with what to do about it.
 
     ``copy`` says in a line what limits the copy and how it goes about it. ``systems``: a line for each system found;
-    ``readiness``: what the first of them can use, device by device.
+    ``readiness``: what the first of them can use, device by device. ``banner``: the owner's own words.
     """
 
     phase: Phase = Phase.STARTING
@@ -71,6 +73,12 @@ class Snapshot:
     notices: tuple[Notice, ...] = ()
     disks: tuple[DiskView, ...] = ()
     copy: str = ""
+    #: The tests of the way to the site, as far as they have come.
+    checks: tuple[Result, ...] = ()
+    #: What runs here: the agent's release, and the medium it came from.
+    version: str = ""
+    image: str = ""
+    banner: str = ""
 
     @property
     def headline(self) -> str:
@@ -81,6 +89,7 @@ class Snapshot:
 @dataclass(slots=True)
 class _Events:
     lines: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=_MAX_EVENTS))
+    times: deque[str] = field(default_factory=lambda: deque(maxlen=_MAX_EVENTS))
     last: int = 0
 
 
@@ -112,12 +121,18 @@ class Status:
         with self._lock:
             self._events.last += 1
             self._events.lines.append((self._events.last, line))
+            self._events.times.append(time.strftime("%H:%M:%S"))
         self._observer(line)
 
     def events_after(self, number: int) -> list[tuple[int, str]]:
         """Numbered events that came after event ``number``."""
         with self._lock:
             return [event for event in self._events.lines if event[0] > number]
+
+    def log(self) -> list[tuple[str, str]]:
+        """The last events with the time of day of each, the oldest first."""
+        with self._lock:
+            return list(zip(self._events.times, (text for _number, text in self._events.lines), strict=True))
 
     def phase(self, phase: Phase, detail: str = "") -> None:
         """Enter a phase (or change its detail); what was wrong before is over."""
@@ -144,6 +159,18 @@ class Status:
         with self._lock:
             self._snapshot = replace(self._snapshot, site=clean(site), template=clean(template))
         self.event(f"site {site}, template {template}")
+
+    def booted(self, version: str, image: str, banner: str) -> None:
+        """What was booted."""
+        with self._lock:
+            self._snapshot = replace(
+                self._snapshot, version=clean(version), image=clean(image), banner=clean(banner, 400)
+            )
+
+    def checks(self, results: Sequence[Result]) -> None:
+        """How the tests of the way to the site go."""
+        with self._lock:
+            self._snapshot = replace(self._snapshot, checks=tuple(results))
 
     def network(self, lines: Sequence[str]) -> None:
         """The interfaces, one line each."""

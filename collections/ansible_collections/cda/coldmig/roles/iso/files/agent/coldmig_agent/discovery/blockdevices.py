@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,12 +50,23 @@ class BlockDevice:
     rotational: bool
     transport: str = ""
     removable: bool = False
+    #: Further names below /dev that udev gave it.
+    links: tuple[str, ...] = ()
 
 
-def _udev_properties(run: Path, device_number: str) -> dict[str, str]:
-    """``E:KEY=value`` lines of udev's database for block device ``major:minor``."""
-    text = read_text(run / "udev/data" / f"b{device_number}", 1 << 16) or ""
-    return dict(line[2:].split("=", 1) for line in text.splitlines() if line.startswith("E:") and "=" in line)
+def _udev_record(run: Path, device_number: str) -> list[str]:
+    """The lines of udev's database for block device ``major:minor``."""
+    return (read_text(run / "udev/data" / f"b{device_number}", 1 << 16) or "").splitlines()
+
+
+def _udev_properties(record: Sequence[str]) -> dict[str, str]:
+    """``E:KEY=value`` lines."""
+    return dict(line[2:].split("=", 1) for line in record if line.startswith("E:") and "=" in line)
+
+
+def _udev_links(record: Sequence[str], dev: Path) -> tuple[str, ...]:
+    """``S:disk/by-id/…`` lines, as paths."""
+    return tuple(str(dev / line[2:]) for line in record if line.startswith("S:"))
 
 
 def _vpd_serial(path: Path) -> str:
@@ -106,7 +118,8 @@ def block_devices(sys: Path, dev: Path, run: Path) -> list[BlockDevice]:
         size = read_text(entry / "size")
         if not size or not size.isdigit() or int(size) == 0:
             continue
-        udev = _udev_properties(run, read_text(entry / "dev") or "")
+        record = _udev_record(run, read_text(entry / "dev") or "")
+        udev = _udev_properties(record)
         vendor = read_text(entry / "device/vendor") or ""
         model = _first(read_text(entry / "device/model"), udev.get("ID_MODEL"))
         # SCSI splits the maker from the model; ATA and NVMe have both in one, and some makers repeat themselves.
@@ -134,6 +147,7 @@ def block_devices(sys: Path, dev: Path, run: Path) -> list[BlockDevice]:
                 rotational=read_text(entry / "queue/rotational") == "1",
                 transport=transport_of(place),
                 removable=read_text(entry / "removable") == "1",
+                links=_udev_links(record, dev),
             )
         )
     return sorted(found, key=lambda item: bus_key(item.place))

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coldmig_agent import encryption
-from coldmig_agent.discovery import filesystems, ldm, members, multipath, tables
+from coldmig_agent.config import DiskRule
+from coldmig_agent.discovery import filesystems, ldm, leaveout, members, multipath, tables
 from coldmig_agent.discovery.blockdevices import BlockDevice, block_devices, live_disk
 from coldmig_agent.discovery.filesystems import Content
 from coldmig_agent.discovery.tables import ReadAt, Table
 from coldmig_agent.encryption import Encryption
 from coldmig_agent.freespace.maps import FreeMap
-from coldmig_agent.machine import Disk, Partition
+from coldmig_agent.machine import Disk, LeftOut, Partition
 from coldmig_agent.text import clean
 
 MAX_DISKS = 64
@@ -150,16 +151,39 @@ def number_sources(sources: Sequence[Source]) -> list[Source]:
     ]
 
 
-def read_machine_disks(sys: Path, dev: Path, run: Path, before_open: Callable[[Path], None]) -> list[Source]:
+def labels(source: Source) -> tuple[str, ...]:
+    """The labels of a disk's partitions and file systems."""
+    found = [*(volume.content.label for volume in source.volumes), *(item.label for item in source.disk.partitions)]
+    found += [entry.name for entry in source.table.entries]
+    return tuple(dict.fromkeys(filter(None, found)))
+
+
+def _left_out(device: BlockDevice, why: str) -> LeftOut:
+    return LeftOut(str(device.path), device.size_bytes, device.serial, device.model, why)
+
+
+def read_machine_disks(
+    sys: Path,
+    dev: Path,
+    run: Path,
+    before_open: Callable[[Path], None],
+    *,
+    rules: Sequence[DiskRule] = (),
+    left_out: Callable[[LeftOut], None] = lambda _disk: None,
+) -> list[Source]:
     """All disks of this machine but the live medium. ``before_open`` sees each path first (the write fence).
 
-    A disk that is reached by several paths is one source; the copy reads the first path that gives data.
+    A disk that is reached by several paths is one source; the copy reads the first path that gives data. Disks that a
+    rule leaves out are told to ``left_out``; only for a rule with a label are they opened (and read) at all.
     """
     live = live_disk(run, sys)
     with ExitStack() as files:
         opened: list[tuple[BlockDevice, ReadAt]] = []
         for device in block_devices(sys, dev, run):
             if device.name == live or len(opened) >= MAX_DISKS * multipath.MAX_PATHS:
+                continue
+            if why := leaveout.reason(rules, device):
+                left_out(_left_out(device, why))
                 continue
             before_open(device.path)
             fd, read = open_reader(device.path)
@@ -169,26 +193,38 @@ def read_machine_disks(sys: Path, dev: Path, run: Path, before_open: Callable[[P
         sources = []
         for paths in multipath.merge(opened)[:MAX_DISKS]:
             source = describe(*paths[0])
+            if why := leaveout.reason(rules, paths[0][0], labels(source)):
+                left_out(_left_out(paths[0][0], why))
+                continue
             others = tuple(str(device.path) for device, _read in paths[1:])
             sources.append(replace(source, disk=replace(source.disk, paths=others)))
     return number_sources(sources)
 
 
-def read_image_files(paths: Sequence[Path]) -> list[Source]:
+def read_image_files(
+    paths: Sequence[Path], rules: Sequence[DiskRule] = (), left_out: Callable[[LeftOut], None] = lambda _disk: None
+) -> list[Source]:
     """Image files in the place of the machine's disks (tests, laboratory). Order is kept as given."""
     sources: list[Source] = []
-    for index, path in enumerate(paths):
+    for number, path in enumerate(paths):
         status = path.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size == 0 or status.st_size % 512:
             raise ValueError(f"--source {path}: must be an image file of whole 512-byte sectors")
         device = BlockDevice(
-            path.name, path, path.name, status.st_size, 512, None, f"image-{index}", "image file", "", False
+            path.name, path, path.name, status.st_size, 512, None, f"image-{number}", "image file", "", False
         )
+        if why := leaveout.reason(rules, device):
+            left_out(_left_out(device, why))
+            continue
         fd, read = open_reader(path)
         try:
             source = describe(device, read)
         finally:
             os.close(fd)
+        if why := leaveout.reason(rules, device, labels(source)):
+            left_out(_left_out(device, why))
+            continue
+        index = len(sources)
         volumes = tuple(replace(volume, disk=index) for volume in source.volumes)
         sources.append(replace(source, disk=replace(source.disk, index=index), volumes=volumes))
     return sources
