@@ -100,6 +100,16 @@ class SourceDisk(Input):
     )
 
 
+class LeftOut(Input):
+    """A disk that is there and is not copied."""
+
+    path: Found
+    size_bytes: Count
+    serial: Found | None = None
+    model: Found | None = None
+    reason: Message
+
+
 class Readiness(Input):
     """Whether a system can use one kind of virtual device from its first moment on."""
 
@@ -208,6 +218,9 @@ class Machine(Input):
     )
     tpm: Tpm | None = None
     inspection: Inspection | None = None
+    left_out: Annotated[list[LeftOut], Field(max_length=64)] = Field(
+        default_factory=list, description="Disks that are not copied, by the settings of the ISO or at its console"
+    )
 
     @field_validator("disks")
     @classmethod
