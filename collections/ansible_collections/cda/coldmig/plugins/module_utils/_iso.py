@@ -311,22 +311,6 @@ class IsoKeeper:
             self._gateway.revoke_iso_credential(template_id, credential["id"])
 
 
-def settings_from_options(options: t.Mapping[str, t.Any]) -> dict[str, t.Any]:
-    """The configuration's part that comes from module options; sub-options that were left out are left out here too."""
-    settings: dict[str, t.Any] = {"proxy": options["proxy"], "poweroff_when_done": options["poweroff_when_done"]}
-    if options["network"] is not None:
-        network = dict(options["network"])
-        network["interfaces"] = [
-            {**entry, "match": {name: value for name, value in entry["match"].items() if value is not None}}
-            for entry in network["interfaces"]
-        ]
-        settings["network"] = network
-    if options["console"] is not None:
-        # Ansible has no way to pass "no text", so the empty one stands for no serial console.
-        settings["console"] = {**options["console"], "serial": options["console"]["serial"] or None}
-    return settings
-
-
 def find_template(gateway: GatewayClient, name_or_id: str, organization: str | None) -> Template:
     """The template an ISO is made for. Raises InputError when there is none that this token may see."""
     template = gateway.find_template(name_or_id, organization)

@@ -69,22 +69,35 @@ options:
   max_registrations:
     description: How many times machines can register with the ISO. If it is left out, there is no limit.
     type: int
+  site:
+    description:
+      - How machines reach the site. What is left out is what the gateway itself says.
+      - Needed where sources see it under another name or port, such as behind a load balancer.
+    type: dict
+    suboptions:
+      url:
+        description: Address and port, such as V(https://203.0.113.7:8443). The certificate must name this address.
+        type: str
+      ca_pem:
+        description: Certificate authorities, as PEM text, that the site's certificate is checked against.
+        type: str
   network:
     description: How the live system connects to the site. Without it every interface asks DHCP.
     type: dict
-    suboptions:
+    suboptions: &network
       mode:
-        description: Where addresses come from.
+        description:
+          - V(static) has it checked that every interface has addresses, V(dhcp) that none has.
+          - It changes nothing else, O(network.interfaces[].dhcp) decides.
         type: str
         choices:
           - dhcp
           - static
-        default: dhcp
       interfaces:
-        description: Interfaces to use. Needed with O(network.mode=static); with V(dhcp) an empty list means all.
+        description:
+          - Interfaces to use. All others are left without addresses. An empty list means all interfaces, with DHCP.
         type: list
         elements: dict
-        default: []
         suboptions:
           match:
             description: Which interface this is. Exactly one of the suboptions.
@@ -97,33 +110,215 @@ options:
               name:
                 description: The one with this name.
                 type: str
+              driver:
+                description: The first one with a link that has this kernel driver, such as V(ixgbe).
+                type: str
+              bond:
+                description: The bond of this name.
+                type: str
               first_with_carrier:
                 description: The first one with a link. Only V(true) makes sense.
                 type: bool
+          dhcp:
+            description: Whether it asks DHCP. If it is left out, it does so when there are no addresses.
+            type: bool
           addresses:
-            description: Static addresses with prefix length, such as V(192.0.2.10/24).
+            description: Static IPv4 and IPv6 addresses with prefix length, such as V(192.0.2.10/24).
             type: list
             elements: str
-            default: []
           gateway:
             description: Address of the default gateway.
+            type: str
+          gateway6:
+            description: Address of the default gateway of IPv6, where there is one of IPv4 too.
             type: str
           vlan:
             description: Number of a tagged VLAN to use on the interface.
             type: int
+          mtu:
+            description: MTU of this interface, from 576 to 9216.
+            type: int
+          routes:
+            description: More routes.
+            type: list
+            elements: dict
+            suboptions:
+              to:
+                description: A network such as V(198.51.100.0/24), or V(default).
+                type: str
+                required: true
+              via:
+                description: Address of the router. Without one the network is on the link.
+                type: str
+              metric:
+                description: Of several routes to a network the one with the least counts.
+                type: int
+      bonds:
+        description: Interfaces that are used as one.
+        type: list
+        elements: dict
+        suboptions:
+          name:
+            description: Name of the bond, by which O(network.interfaces[].match.bond) refers to it.
+            type: str
+            required: true
+          mode:
+            description: V(802.3ad) is LACP, which the switch must be set up for; V(active-backup) works everywhere.
+            type: str
+            choices:
+              - 802.3ad
+              - active-backup
+            default: 802.3ad
+          members:
+            description: Interfaces that belong to it. Each has exactly one of the suboptions.
+            type: list
+            elements: dict
+            required: true
+            suboptions:
+              mac:
+                description: The one with this MAC address.
+                type: str
+              name:
+                description: The one with this name.
+                type: str
+              driver:
+                description: All that have this kernel driver.
+                type: str
       dns:
-        description: Addresses of name servers.
+        description: Addresses of name servers. With these, those of DHCP are not used.
         type: list
         elements: str
-        default: []
+      search:
+        description: Domains that names without a dot are looked up in.
+        type: list
+        elements: str
       mtu:
-        description: MTU of the interfaces, from 576 to 9216.
+        description: MTU of the interfaces that have none of their own, from 576 to 9216.
         type: int
   proxy:
     description: HTTP proxy between the source and the site, such as V(http://192.0.2.1:3128).
     type: str
+  proxy_username:
+    description: User name at the proxy (Basic).
+    type: str
+  proxy_password:
+    description: Password at the proxy. It is in the ISO, and nowhere in logs or results.
+    type: str
+  time:
+    description: Clock of the live system. The source's hardware clock is never set.
+    type: dict
+    suboptions: &time
+      ntp:
+        description: Time servers. The live system's clock is set once, by the first that answers.
+        type: list
+        elements: str
+      zone:
+        description: Time zone of what the console shows, such as V(Europe/Berlin). Else it is UTC.
+        type: str
+  keyboard:
+    description: Keymap of the screen's consoles, such as V(de) or V(fr-latin1) (Debian's console-data).
+    type: str
+  access:
+    description: Who may log in to the live system. Without hash and keys nobody may, and no SSH server runs.
+    type: dict
+    suboptions: &access
+      root_password_hash:
+        description:
+          - Hash of the password of C(root) in the form of crypt(5), such as the filter
+            P(ansible.builtin.password_hash#filter) makes it.
+          - With one, the shell at the console asks for the password.
+        type: str
+      ssh_keys:
+        description: Public SSH keys of those who may log in as C(root).
+        type: list
+        elements: str
+  banner:
+    description: Text of at most 2000 characters that the console and SSH show.
+    type: str
+  disks:
+    description: Which disks are copied.
+    type: dict
+    suboptions: &disks
+      leave_out:
+        description:
+          - Disks that are not copied. One is left out if all suboptions of an entry fit.
+          - Such a disk is not even opened, unless an entry has O(disks.leave_out[].label).
+        type: list
+        elements: dict
+        suboptions:
+          serial:
+            description: Serial number.
+            type: str
+          path:
+            description: A path below C(/dev/), links of udev too; C(*) and C(?) stand for anything.
+            type: str
+          label:
+            description: Label of a file system or partition on it.
+            type: str
+          size:
+            description: Size such as V(4TB) (within one percent), or an exact number of bytes.
+            type: str
+          larger_than:
+            description: More bytes than this, such as V(2TB) or V(500GiB).
+            type: str
+          smaller_than:
+            description: Fewer bytes than this.
+            type: str
+  machines:
+    description:
+      - Settings for single machines, so that one ISO serves many. What an entry has replaces what the ISO has, of
+        O(machines[].network), O(machines[].time), O(machines[].access) and O(machines[].disks) key by key.
+      - The kernel's command line replaces both, see the documentation of boot media.
+    type: list
+    elements: dict
+    suboptions:
+      match:
+        description: Which machine this is. Exactly one of the suboptions.
+        type: dict
+        required: true
+        suboptions:
+          serial:
+            description: Its serial number in the firmware (SMBIOS).
+            type: str
+          mac:
+            description: MAC address of one of its interfaces.
+            type: str
+      network:
+        description: See O(network).
+        type: dict
+        suboptions: *network
+      proxy:
+        description: See O(proxy).
+        type: str
+      proxy_username:
+        description: See O(proxy_username).
+        type: str
+      proxy_password:
+        description: See O(proxy_password).
+        type: str
+      time:
+        description: See O(time).
+        type: dict
+        suboptions: *time
+      keyboard:
+        description: See O(keyboard).
+        type: str
+      access:
+        description: See O(access).
+        type: dict
+        suboptions: *access
+      banner:
+        description: See O(banner).
+        type: str
+      disks:
+        description: See O(disks).
+        type: dict
+        suboptions: *disks
+      poweroff_when_done:
+        description: See O(poweroff_when_done).
+        type: bool
   console:
-    description: Consoles of the live system beside the screen.
+    description: Consoles of the live system.
     type: dict
     suboptions:
       serial:
@@ -131,9 +326,21 @@ options:
         type: str
         default: ttyS0,115200
       shell:
-        description: Open a root shell without a password on the second virtual terminal of the source.
+        description:
+          - Open a root shell on the second virtual terminal of the source. It asks for the password only if
+            O(access.root_password_hash) is set.
         type: bool
         default: false
+      mode:
+        description:
+          - V(plain) writes line by line, for screen readers and logs; V(screen) draws one screen; V(auto) does the one
+            on the serial console and the other on the screen.
+        type: str
+        choices:
+          - auto
+          - plain
+          - screen
+        default: auto
   kernel_args:
     description:
       - More arguments for the kernel of the live system. Those that would change what it boots or writes are refused.
@@ -212,6 +419,68 @@ EXAMPLES = r"""
     dest: /srv/iso/erp.iso
     netboot: /srv/http/coldmig
 
+- name: ISO for a rack of servers, LACP with a VLAN on it, each machine with its own addresses by its serial number
+  cda.coldmig.iso:
+    template: erp
+    base: /var/cache/coldmig/base.iso
+    dest: /srv/iso/rack-7.iso
+    network:
+      bonds:
+        - name: bond0
+          members:
+            - driver: ixgbe
+      interfaces:
+        - match:
+            bond: bond0
+          vlan: 120
+          mtu: 9000
+      dns:
+        - 192.0.2.53
+        - 2001:db8::53
+      search:
+        - example.com
+    machines:
+      - match:
+          serial: CZ1234567A
+        network:
+          interfaces:
+            - match:
+                bond: bond0
+              vlan: 120
+              addresses:
+                - 192.0.2.10/24
+                - 2001:db8:0:120::10/64
+              gateway: 192.0.2.1
+              gateway6: fe80::1
+      - match:
+          mac: 52:54:00:12:34:56
+        disks:
+          leave_out:
+            - label: BACKUP
+
+- name: ISO that goes through a proxy, leaves USB and large disks out, and may be logged in to
+  cda.coldmig.iso:
+    template: erp
+    base: /var/cache/coldmig/base.iso
+    dest: /srv/iso/erp-dmz.iso
+    proxy: http://192.0.2.1:3128
+    proxy_username: migration
+    proxy_password: "{{ vault_proxy_password }}"
+    time:
+      ntp:
+        - 192.0.2.123
+      zone: Europe/Berlin
+    keyboard: de
+    access:
+      root_password_hash: "{{ vault_root_password | password_hash('sha512') }}"
+      ssh_keys:
+        - "{{ lookup('ansible.builtin.file', '~/.ssh/id_ed25519.pub') }}"
+    banner: Migration of the ERP, call 555 0100 before you touch this machine.
+    disks:
+      leave_out:
+        - path: /dev/disk/by-id/usb-*
+        - larger_than: 8TB
+
 - name: Revoke the credential and delete the file
   cda.coldmig.iso:
     template: erp
@@ -263,10 +532,10 @@ iso:
       elements: str
       sample: []
     config:
-      description: The configuration in the ISO, without the credential.
+      description: The configuration in the ISO, without the credential; other secrets are V((hidden\)).
       type: dict
       sample:
-        format: 1
+        format: 2
         template:
           id: 5f2c7d1e-6f0b-4a7e-9a55-2f1f0a6f3f2b
           name: erp
@@ -309,35 +578,8 @@ from ansible_collections.cda.coldmig.plugins.module_utils._iso import (
     IsoKeeper,
     Wanted,
     find_template,
-    settings_from_options,
 )
-
-NETWORK = {
-    "mode": {"type": "str", "choices": ["dhcp", "static"], "default": "dhcp"},
-    "interfaces": {
-        "type": "list",
-        "elements": "dict",
-        "default": [],
-        "options": {
-            "match": {
-                "type": "dict",
-                "required": True,
-                "options": {
-                    "mac": {"type": "str"},
-                    "name": {"type": "str"},
-                    "first_with_carrier": {"type": "bool"},
-                },
-                "mutually_exclusive": [("mac", "name", "first_with_carrier")],
-                "required_one_of": [("mac", "name", "first_with_carrier")],
-            },
-            "addresses": {"type": "list", "elements": "str", "default": []},
-            "gateway": {"type": "str"},
-            "vlan": {"type": "int"},
-        },
-    },
-    "dns": {"type": "list", "elements": "str", "default": []},
-    "mtu": {"type": "int"},
-}
+from ansible_collections.cda.coldmig.plugins.module_utils._iso_options import settings_from_options, settings_options
 
 
 def wanted_iso(options: dict[str, t.Any]) -> Wanted:
@@ -387,17 +629,7 @@ def main() -> None:
             # Not the credential, but how long it lives.
             "credential_ttl_hours": {"type": "int", "default": 168, "no_log": False},
             "max_registrations": {"type": "int"},
-            "network": {"type": "dict", "options": NETWORK},
-            "proxy": {"type": "str"},
-            "console": {
-                "type": "dict",
-                "options": {
-                    "serial": {"type": "str", "default": "ttyS0,115200"},
-                    "shell": {"type": "bool", "default": False},
-                },
-            },
-            "kernel_args": {"type": "list", "elements": "str", "default": []},
-            "poweroff_when_done": {"type": "bool", "default": False},
+            **settings_options(),
             "netboot": {"type": "path"},
             "revoke_replaced": {"type": "bool", "default": True},
             "checksum": {"type": "bool", "default": True},
