@@ -161,6 +161,8 @@ class Disk:
     """512-byte sectors whose reading fails with an I/O error, as on a dying disk."""
     controller: Controller | None = None
     """Another controller than the machine's other disks have."""
+    paths: int = 1
+    """How many ways lead to it, as in a storage network; more than one only with virtio-scsi."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +222,8 @@ class Machine:
     smbios: Smbios | None = None
     extra: Sequence[str] = field(default_factory=tuple)
     """More QEMU arguments."""
+    prefix: Sequence[str] = ()
+    """Comes before QEMU's command, to run it in a network namespace."""
 
     @property
     def firmware_needs_view(self) -> bool:
@@ -289,8 +293,14 @@ class Machine:
             common = f"drive=disk{index},bootindex={index + 1},id=disk{index}-device"
             if index == 0 and self.firmware_needs_view:
                 common += ",share-rw=on"
+            if disk.paths > 1:
+                common += f",{_OF_SEVERAL_PATHS}"
             number = used[:index].count(used[index])
             argv += ["-device", _disk_device(used[index], number, disk.serial, _bus(self, used[index])) + "," + common]
+            for path in range(1, disk.paths):
+                # The same name and content at another place of the bus, above those of single disks.
+                device = _disk_device(used[index], 64 * path + number, disk.serial, _bus(self, used[index]))
+                argv += ["-device", f"{device},drive=disk{index},id=disk{index}-path{path},{_OF_SEVERAL_PATHS}"]
         if self.firmware_needs_view:
             argv += ["-device", "qemu-xhci,id=xhci"]
             argv += ["-device", "usb-storage,bus=xhci.0,drive=disk0,share-rw=on,bootindex=0,id=firmware-view"]
@@ -319,6 +329,8 @@ class Machine:
         serial_log.write_bytes(b"")
         return Running(self, self.arguments(variables), serial_log)
 
+
+_OF_SEVERAL_PATHS = "share-rw=on,wwn=0x5000c50000000900"
 
 _CONTROLLERS = {
     Controller.PVSCSI: "pvscsi,id=ctl",
@@ -380,7 +392,7 @@ class Running:
         log = str(console).replace(",", ",,")
         argv = [
             # QEMU must not outlive a test run that was killed.
-            "setpriv", "--pdeathsig", "TERM", QEMU, *arguments,
+            "setpriv", "--pdeathsig", "TERM", *machine.prefix, QEMU, *arguments,
             "-chardev", f"socket,id=console,fd={keyboard.fileno()},server=on,wait=off,logfile={log},logappend=off",
             "-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon", "chardev=qmp,mode=control",
         ]  # fmt: skip
@@ -490,6 +502,20 @@ class Running:
             # The serial line takes a byte at a time; closing would throw away what it has not taken yet.
             time.sleep(scaled(0.5))
 
+    @property
+    def events(self) -> list[str]:
+        """Names of all that QEMU has told of itself, such as RTC_CHANGE (the guest has set the clock) and SHUTDOWN."""
+        self._qmp.execute("query-status")
+        return list(self._qmp.events)
+
+    def wait_for_event(self, name: str, seconds: float) -> None:
+        """Waits until QEMU has told this of itself; `seconds` is scaled. Raises MachineError."""
+        deadline = time.monotonic() + scaled(seconds)
+        while name not in self.events:
+            if time.monotonic() > deadline:
+                raise MachineError(self._complaint(f"had no event {name} within {scaled(seconds):.0f} s"))
+            time.sleep(1)
+
     def set_link(self, nic: int, up: bool) -> None:
         """Plugs or pulls the cable of a NIC."""
         self._qmp.execute("set_link", {"name": f"nic{nic}", "up": up})
@@ -547,6 +573,7 @@ class _Qmp:
     def __init__(self, channel: socket.socket) -> None:
         self._channel = channel
         self._file = channel.makefile("rwb", buffering=0)
+        self.events: list[str] = []
 
     def hello(self, seconds: float) -> None:
         self._channel.settimeout(seconds)
@@ -574,6 +601,8 @@ class _Qmp:
         if not line:
             raise OSError("QEMU closed the connection")
         parsed: dict[str, Any] = json.loads(line)
+        if "event" in parsed:
+            self.events.append(str(parsed["event"]))
         return parsed
 
     def close(self) -> None:
