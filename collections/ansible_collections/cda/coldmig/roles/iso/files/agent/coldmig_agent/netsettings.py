@@ -104,9 +104,11 @@ def _match(value: object, where: str) -> Match:
         raise ConfigError(where, value, _MATCHES)
     if mac is not None:
         mac = parse_mac(mac, f"{where}.mac")
-    for key, text, pattern in (("name", name, _IFNAME), ("bond", bond, _IFNAME), ("driver", driver, _DRIVER)):
-        if text is not None and not pattern.match(text):
-            raise ConfigError(f"{where}.{key}", text, f"a {key} such as {'ixgbe' if key == 'driver' else 'eno1'}")
+    for key, text in (("name", name), ("bond", bond)):
+        if text is not None and not _IFNAME.match(text):
+            raise ConfigError(f"{where}.{key}", text, "an interface name of at most 15 characters")
+    if driver is not None and not _DRIVER.match(driver):
+        raise ConfigError(f"{where}.driver", driver, "the name of a kernel driver such as ixgbe")
     return Match(mac, name, driver, bond, first)
 
 
