@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One pass of the copy: readers for each device and senders over some connections, until all that was missing was sent.
 
-Memory: ``POOL_CHUNKS`` buffers of 1 MiB for what was read, ``BATCH_TOTAL`` bytes of encoded frames over all senders, a
-window of known digests and a bitmap for each of ``PARALLEL_DISKS`` disks: the same for disks of any size.
+Memory: what budget.py allows for what was read and for encoded frames over all senders, a window of known digests and a
+bitmap for each of ``PARALLEL_DISKS`` disks: the same for disks of any size.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from coldmig_agent.api import DataClient
+from coldmig_agent.copying.budget import budget
 from coldmig_agent.copying.channel import Channel, Closed
 from coldmig_agent.copying.connections import Connections
 from coldmig_agent.copying.controller import Controller, Plan, Sample
@@ -45,8 +46,6 @@ from coldmig_agent.text import human_bytes
 
 LOG = logging.getLogger(__name__)
 
-POOL_CHUNKS = 64
-BATCH_TOTAL = 32 << 20
 #: Bitmaps of disks that are kept until they are read: one bit for each MiB, of 32 TiB.
 BITMAP_TOTAL = 4 << 20
 _ITEMS = 16
@@ -126,7 +125,8 @@ class CopyPass:
         self._controller = Controller(connections, work.codecs, self._cpus)
         self._set(self._controller.plan)
         self._halt = threading.Event()
-        self._pool = Pool(POOL_CHUNKS)
+        room = budget()
+        self._pool = Pool(room.chunks)
         self._items: Channel[Item] = Channel(_ITEMS)
         self._connections = Connections(self._new_client, lambda: self._plan.connections)
         self._desk = Desk(
@@ -137,7 +137,7 @@ class CopyPass:
             self._halt,
             partial(work.voice.about, "link"),
             lambda: self._senders,
-            lambda: max(1 << 20, BATCH_TOTAL // self._senders),
+            lambda: max(1 << 20, room.batch_bytes // self._senders),
         )
         self._most_senders = min(MAX_SENDERS, max(connections, self._cpus) + 1)
         self._samples = {index: Reservoir() for index in work.progress}
