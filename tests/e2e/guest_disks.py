@@ -21,7 +21,7 @@ import json
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -170,19 +170,23 @@ def hostname(name: str) -> str:
     return f"matrix-{name}"
 
 
-def build(directory: Path, cache: Path, mirror: str | None) -> None:
-    """Makes the disks of all guests in `directory`: NAME-0.raw, NAME-1.raw. Needs root; raises GuestError."""
+def build(directory: Path, cache: Path, mirror: str | None, names: Sequence[str] = tuple(PLANS)) -> None:
+    """Makes the disks of these guests in `directory`: NAME-0.raw, NAME-1.raw. Needs root; raises GuestError.
+
+    A guest whose NAME.ready stands there is complete.
+    """
     work = Path(tempfile.mkdtemp(prefix="guests-", dir=cache))
     try:
         tree = _tree(cache, mirror)
         out = work / "out"
         out.mkdir()
-        _prepare(out, work, tree)
-        _workshop(out, work, tree)
-        (out / "ready").touch()
-        if directory.exists():
-            shutil.rmtree(directory)
-        out.rename(directory)
+        _prepare(out, work, tree, names)
+        _workshop(out, work, tree, names)
+        directory.mkdir(exist_ok=True)
+        for image in out.iterdir():
+            image.replace(directory / image.name)
+        for name in names:
+            (directory / f"{name}.ready").touch()
     except (ImageError, MachineError) as error:
         raise GuestError(str(error)) from error
     finally:
@@ -300,9 +304,9 @@ menuentry 'Debian GNU/Linux' --class debian --class gnu-linux --class gnu --clas
 # -- disks ------------------------------------------------------------------------------------------------------------
 
 
-def _prepare(out: Path, work: Path, tree: Path) -> None:
-    """Makes every disk as far as that needs no kernel, and beside them the content that the workshop puts in place."""
-    for plan in PLANS.values():
+def _prepare(out: Path, work: Path, tree: Path, names: Sequence[str]) -> None:
+    """Makes the disks as far as that needs no kernel, and beside them the content that the workshop puts in place."""
+    for plan in (PLANS[name] for name in names):
         root = work / f"root-{plan.name}"
         _make_root(root, tree, plan)
         _PREPARE[plan.name](plan, out, work, root)
@@ -367,7 +371,7 @@ _PREPARE: dict[str, Callable[[_Plan, Path, Path, Path], None]] = {
 DONE = "WORKSHOP-DONE"
 FAILED = "WORKSHOP-FAILED"
 
-_SCRIPT = f"""\
+_BEGIN = f"""\
 #!/bin/bash
 # The first process of the workshop. The root is read-only; disks are known by their serial numbers.
 exec </dev/console >/dev/console 2>&1
@@ -388,7 +392,15 @@ options='devices/obtain_device_list_from_udev=0 activation/udev_sync=0 activatio
 options="$options activation/monitoring=0 backup/backup=0 backup/archive=0"
 lvm() {{ command lvm "$@" --config "$options"; }}
 put() {{ dd if="$(disk "$1")" of="$2" bs=1M conv=sparse status=none; }}
+"""
+_END = f"""
+echo "{DONE}"
+sleep 1000
+"""
 
+#: What makes each guest. `dirty` comes last: its disk is being written to when the plug is pulled.
+_STEPS = {
+    "lvm-raid1": f"""
 echo "workshop: RAID1 and LVM"
 one=$(disk lvm-raid1-0)3 two=$(disk lvm-raid1-1)3
 mdadm --create /dev/md0 --level=1 --raid-devices=2 --metadata=1.2 --assume-clean --run \\
@@ -399,7 +411,8 @@ lvm lvcreate -q -y -W n -Z n -l 100%FREE -n root vg0
 put content-lvm-raid1 /dev/mapper/vg0-root
 lvm vgchange -q -a n vg0
 mdadm --stop /dev/md0
-
+""",
+    "luks": f"""
 echo "workshop: LUKS"
 target=$(disk luks-0)4
 echo -n '{PASSPHRASE}' >/tmp/key
@@ -409,7 +422,8 @@ cryptsetup open --key-file /tmp/key $target luks-root
 put content-luks /dev/mapper/luks-root
 sync
 cryptsetup close luks-root
-
+""",
+    "btrfs": f"""
 echo "workshop: Btrfs"
 one=$(disk btrfs-0)3 two=$(disk btrfs-1)
 mkfs.btrfs -q -f -U {_uuid("btrfs", "root")} -L root -m raid1 -d raid1 $one $two
@@ -420,7 +434,8 @@ mount -o ro "$(disk content-btrfs)" /tmp/b
 cp -a /tmp/b/. /tmp/a/@/
 btrfs -q subvolume snapshot -r /tmp/a/@ /tmp/a/@/.snapshot-of-yesterday
 umount /tmp/b /tmp/a
-
+""",
+    "dracut": """
 echo "workshop: dracut"
 mount "$(disk dracut-0)3" /tmp/a
 for place in dev proc sys; do mount --bind /$place /tmp/a/$place; done
@@ -431,7 +446,8 @@ version=$(uname -r)
 chroot /tmp/a dracut --force --hostonly --no-hostonly-cmdline /boot/initrd.img-$version $version
 for place in run tmp dev proc sys; do umount /tmp/a/$place; done
 umount /tmp/a
-
+""",
+    "dirty": f"""
 echo "workshop: a journal with content"
 mount "$(disk dirty-0)3" /tmp/a
 # On the disk as it is: the old name. In the journal: the new one. Syncing everything would write it in place.
@@ -442,16 +458,16 @@ mv hostname.new hostname
 sync .
 (while :; do n=$((n + 1)); echo $n >/tmp/a/var/log/written-$n; sync /tmp/a/var/log/written-$n; done) &
 while [ ! -e /tmp/a/var/log/written-50 ]; do sleep 0.1; done
-echo "{DONE}"
-sleep 1000
-"""
+""",
+}
 
 
-def _workshop(out: Path, work: Path, tree: Path) -> None:
-    """Boots the tree with the script as its first process, and pulls its plug when it says that it is done."""
+def _workshop(out: Path, work: Path, tree: Path, names: Sequence[str]) -> None:
+    """Boots the tree with the steps as its first process, and pulls its plug when that says that it is done."""
     own = work / "root-workshop"
     images.copy(tree, own)
-    (own / "workshop").write_text(_SCRIPT)
+    steps = [step for name, step in _STEPS.items() if name in names]
+    (own / "workshop").write_text("".join((_BEGIN, *steps, _END)))
     (own / "workshop").chmod(0o755)
     system = work / "workshop.raw"
     images.sparse(system, ROOT_BYTES)

@@ -58,11 +58,11 @@ def build(names: tuple[str, ...] = NAMES, cache: Path | None = None, *, mirror: 
         # Two test processes may want them at the same time.
         with (cache / "guests.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (directory / "ready").exists():
-                guest_disks.build(directory, cache, mirror)
+            if missing := _missing(names, directory):
+                guest_disks.build(directory, cache, mirror, missing)
             source_machine.build(cache, mirror=mirror)
-    elif not (directory / "ready").exists():
-        _with_sudo(cache)
+    elif _missing(names, directory):
+        _with_sudo(names, cache)
     guests: dict[str, Guest] = {}
     for name in names:
         if name == "plain":
@@ -79,9 +79,13 @@ def _key(mirror: str | None) -> str:
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
 
-def _with_sudo(cache: Path) -> None:
+def _missing(names: tuple[str, ...], directory: Path) -> list[str]:
+    return [name for name in names if name in PLANS and not (directory / f"{name}.ready").exists()]
+
+
+def _with_sudo(names: tuple[str, ...], cache: Path) -> None:
     argv = ["sudo", "--preserve-env=COLDMIG_DEBIAN_MIRROR,COLDMIG_ACCEL,COLDMIG_TIMEOUT_SCALE"]
-    argv += [sys.executable, str(Path(__file__)), "--cache", str(cache)]
+    argv += [sys.executable, str(Path(__file__)), "--cache", str(cache), *names]
     done = subprocess.run(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode != 0:
         raise GuestError(f"building the guests with sudo failed: {done.stderr.strip()}")
@@ -90,9 +94,10 @@ def _with_sudo(cache: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cache", type=Path, help="directory for built images")
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="NAME", help=f"of {', '.join(NAMES)}")
     arguments = parser.parse_args()
     try:
-        found = build(cache=arguments.cache)
+        found = build(tuple(arguments.names) or NAMES, arguments.cache)
     except (GuestError, source_machine.SourceMachineError) as error:
         print(f"guests: {error}", file=sys.stderr)
         return 1
