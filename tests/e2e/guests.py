@@ -60,7 +60,8 @@ def build(names: tuple[str, ...] = NAMES, cache: Path | None = None, *, mirror: 
             fcntl.flock(lock, fcntl.LOCK_EX)
             if missing := _missing(names, directory):
                 guest_disks.build(directory, cache, mirror, missing)
-            source_machine.build(cache, mirror=mirror)
+            if "plain" in names:
+                source_machine.build(cache, mirror=mirror)
     elif _missing(names, directory):
         _with_sudo(names, cache)
     guests: dict[str, Guest] = {}
