@@ -10,7 +10,7 @@ import pytest
 from agent_lab import MIB, empty_image, need, run, write_tree
 from machine_lab import Machine
 
-from coldmig_agent.discovery import blockdevices, disks, tables
+from coldmig_agent.discovery import blockdevices, disks, medium, tables
 from coldmig_agent.discovery.blockdevices import transport_of
 
 
@@ -103,6 +103,24 @@ def test_any_stick_with_one_of_our_isos_is_left_out(machine: Machine) -> None:
     descriptor[32808:32840] = b"COLDMIG_1_0123456789abcdef".ljust(32)
     machine.add("sdb", "pci0/usb1", content=bytes(descriptor))
     assert machine.read() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"device": "/dev/sr0", "in_ram": False}, ["/dev/sr0"]),
+        ({"device": None, "in_ram": False}, ["its drive"]),
+        ({"device": "/dev/sr0", "in_ram": True}, []),
+        ({"device": None, "in_ram": True}, []),
+        ([], []),
+    ],
+    ids=str,
+)
+def test_a_medium_that_must_stay_is_told_before_the_copy(tmp_path: Path, said: object, told: list[str]) -> None:
+    write_tree(tmp_path, {"coldmig/medium.json": json.dumps(said)})
+    found = medium.notices(tmp_path)
+    assert [(item.code, item.severity) for item in found] == [("runs-from-medium", "warning")] * len(told)
+    assert all(words in item.message for words, item in zip(told, found, strict=True))
 
 
 def test_damaged_words_about_the_medium_do_no_harm(machine: Machine) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from coldmig_agent import __version__, fence, inspection, names
 from coldmig_agent.config import DiskRule
-from coldmig_agent.discovery import cpu, disks, dmi, firmware, memory, nics, nvram, tables, tpm
+from coldmig_agent.discovery import cpu, disks, dmi, firmware, medium, memory, nics, nvram, tables, tpm
 from coldmig_agent.discovery import notices as signatures
 from coldmig_agent.discovery.disks import Source
 from coldmig_agent.encryption import verdict
@@ -248,6 +248,7 @@ def discover(
                 *tpm.notices(chip, encrypted),
                 *([notice("secure-boot")] if secure else []),
                 *card_notices,
+                *medium.notices(roots.run),
             ]
         ),
         guests=guests,

@@ -341,6 +341,12 @@ CATALOGUE: Mapping[str, Entry] = {
         "looking into the disks ended early: {reason}; what was found until then counts",
         "The disks are copied as they are. Set guest_id and the other hardware in the template.",
     ),
+    "runs-from-medium": _entry(
+        "warning",
+        "this machine has too little memory to hold the live system, which runs from the medium in {device}",
+        "Leave the medium connected until the copy is complete: without it the copy stops, and goes on when this ISO "
+        "is booted again.",
+    ),
 }
 
 

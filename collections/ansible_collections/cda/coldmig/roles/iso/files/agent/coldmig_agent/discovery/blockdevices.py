@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coldmig_agent.discovery import medium
 from coldmig_agent.interfaces import read_text
 from coldmig_agent.text import bus_key, clean, clean_bytes
 
-#: What the ISO's /init says about the medium it came from: ``{"device": "/dev/sda"|null, …}``.
-LIVE_MEDIUM = "coldmig/medium.json"
 # Devices that are no disks, are made of disks, or belong to the live system; of flash chips, what is not for data.
 _NOT_A_DISK = re.compile(
     r"^(?:(?:loop|ram|zram|sr|scd|fd|dm-|nbd|md|mtdblock|drbd|bcache|pmem|nullb)[0-9_]*|mmcblk[0-9]+(?:boot[0-9]|rpmb|gp[0-9]))"
@@ -155,11 +153,7 @@ def block_devices(sys: Path, dev: Path, run: Path) -> list[BlockDevice]:
 
 def live_disk(run: Path, sys: Path) -> str | None:
     """Name of the disk that the live system was started from; None for a CD, for PXE, and outside the ISO."""
-    try:
-        document = json.loads(read_text(run / LIVE_MEDIUM, 1 << 16) or "null")
-    except ValueError:
-        return None
-    device = document.get("device") if isinstance(document, dict) else None
+    device = medium.read(run).get("device")
     if not isinstance(device, str) or not device.startswith("/dev/"):
         return None
     name = device.removeprefix("/dev/").replace("/", "!")
