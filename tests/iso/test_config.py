@@ -119,6 +119,7 @@ def test_error_names_field_and_what_is_allowed(site_config: dict[str, Any], path
         ("network.interfaces.0.mtu", 100, "from 576 to 9216"),
         ("network.interfaces.0.routes", [{"to": "10.1.0.1/16", "via": "10.0.0.1"}], "198.51.100.0/24"),
         ("network.interfaces.0.routes", [{"to": "default"}], "address of the router"),
+        ("network.interfaces.0.routes", [{"to": "10.1.0.0/16", "via": "10.9.0.1"}], "in none of the networks"),
         ("network.interfaces.0.match", {"bond": "bond9"}, "is not one of network.bonds"),
         ("network.interfaces.0.match", {"driver": "a/b"}, "kernel driver"),
         ("network.bonds", [{"name": "bond0", "members": []}], "at least one interface"),

@@ -100,7 +100,7 @@ def _interface(check: Checker, value: Any, name: str, mode: str | None) -> dict[
         "gateway6": _gateway(check, entry.get("gateway6"), f"{name}.gateway6", addresses, (6,)),
         "vlan": check.optional(entry.get("vlan"), f"{name}.vlan", lambda v, n: check.integer(v, n, 1, 4094)),
         "mtu": check.optional(entry.get("mtu"), f"{name}.mtu", lambda v, n: check.integer(v, n, 576, 9216)),
-        "routes": check.each(entry.get("routes"), f"{name}.routes", lambda v, n: _route(check, v, n)),
+        "routes": check.each(entry.get("routes"), f"{name}.routes", lambda v, n: _route(check, v, n, addresses)),
     }
 
 
@@ -110,21 +110,24 @@ def _gateway(check: Checker, value: Any, name: str, addresses: Sequence[str], ve
     gateway = check.ip(value, name)
     if not gateway or not all(addresses):
         return gateway or None
-    router = ipaddress.ip_address(gateway)
-    if router.version not in versions:
+    if ipaddress.ip_address(gateway).version not in versions:
         check.problem(name, gateway, "must be an IPv6 address; the one of IPv4 belongs into gateway")
-        return gateway
-    own = [ipaddress.ip_interface(item) for item in addresses]
-    same = [host for host in own if host.version == router.version]
-    # A single-host prefix has no network that the router could be in; hosters give such addresses.
-    if router.is_link_local or any(router in host.network or host.network.num_addresses == 1 for host in same):
-        return gateway
-    given = ", ".join(addresses) or "(there are none: DHCP tells the gateway)"
-    check.problem(name, gateway, f"is in none of the networks of {given}")
+    elif not _reaches(addresses, gateway):
+        given = ", ".join(addresses) or "(there are none: DHCP tells the gateway)"
+        check.problem(name, gateway, f"is in none of the networks of {given}")
     return gateway
 
 
-def _route(check: Checker, value: Any, name: str) -> dict[str, Any]:
+def _reaches(addresses: Sequence[str], router: str) -> bool:
+    """Whether a router is a neighbour of an interface with these addresses."""
+    wanted = ipaddress.ip_address(router)
+    own = [ipaddress.ip_interface(item) for item in addresses]
+    same = [host for host in own if host.version == wanted.version]
+    # A single-host prefix has no network that the router could be in; hosters give such addresses.
+    return wanted.is_link_local or any(wanted in host.network or host.network.num_addresses == 1 for host in same)
+
+
+def _route(check: Checker, value: Any, name: str, addresses: Sequence[str]) -> dict[str, Any]:
     route = check.mapping(value, name, ("to", "via", "metric"))
     to = route.get("to")
     if to != "default":
@@ -135,6 +138,8 @@ def _route(check: Checker, value: Any, name: str) -> dict[str, Any]:
     via = check.optional(route.get("via"), f"{name}.via", check.ip)
     if via is None and to == "default":
         check.problem(f"{name}.via", None, "must be the address of the router")
+    if via and addresses and all(addresses) and not _reaches(addresses, via):
+        check.problem(f"{name}.via", via, f"is in none of the networks of {', '.join(addresses)}")
     metric = check.optional(route.get("metric"), f"{name}.metric", lambda v, n: check.integer(v, n, 0, (1 << 32) - 1))
     return {"to": to, "via": via, "metric": metric}
 

@@ -79,27 +79,20 @@ def _yes(value: bool) -> str:
 _NO_ADDRESSES: Values = [("DHCP", "no"), ("IPv6AcceptRA", "no"), ("LinkLocalAddressing", "no")]
 
 
-def _on_link(gateway: str, addresses: Sequence[str]) -> bool:
-    """Whether the gateway is reached without lying in a network of the interface (hosters give /32 and /128)."""
+def _router(gateway: str, addresses: Sequence[str]) -> Values:
+    """The lines for a gateway; one outside all networks is on the link (hosters give addresses with /32 and /128)."""
     router = ipaddress.ip_address(gateway)
     networks = [ipaddress.ip_interface(item).network for item in addresses]
-    return not router.is_link_local and not any(
-        router in network for network in networks if network.version == router.version
-    )
+    if not addresses or router.is_link_local or any(router in network for network in networks):
+        return [("Gateway", gateway)]
+    return [("Gateway", gateway), ("GatewayOnLink", "yes")]
 
 
 def _routes(interface: InterfaceConfig) -> str:
-    text = ""
-    for gateway in interface.gateways:
-        values = [("Gateway", gateway)]
-        if interface.addresses and _on_link(gateway, interface.addresses):
-            values.append(("GatewayOnLink", "yes"))
-        text += _section("Route", values)
+    text = "".join(_section("Route", _router(gateway, interface.addresses)) for gateway in interface.gateways)
     for route in interface.routes:
-        values = []
-        if route.to != DEFAULT:
-            values.append(("Destination", route.to))
-        values.append(("Gateway", route.via) if route.via is not None else ("Scope", "link"))
+        values: Values = [("Destination", route.to)] if route.to != DEFAULT else []
+        values += _router(route.via, interface.addresses) if route.via is not None else [("Scope", "link")]
         if route.metric is not None:
             values.append(("Metric", str(route.metric)))
         text += _section("Route", values)
