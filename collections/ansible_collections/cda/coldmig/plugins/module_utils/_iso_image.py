@@ -147,7 +147,10 @@ def inspect_iso(path: str | os.PathLike[str]) -> IsoInfo:
     :raises NotABaseImageError: no image of this product or of another format version.
     :raises SlotError: a slot holds something that this product did not write.
     """
-    layout = _read_layout(path)
+    return _inspect(path, _read_layout(path))
+
+
+def _inspect(path: str | os.PathLike[str], layout: _Layout) -> IsoInfo:
     with Path(path).open("rb") as image:
         config = _parse_config_slot(_read_slot_bytes(image, layout.slots[CONFIG_SLOT]))
         args = _parse_args_slot(_read_slot_bytes(image, layout.slots[ARGS_SLOT]))
@@ -201,7 +204,8 @@ def write_iso(
             image.write(data)
         image.flush()
         os.fsync(image.fileno())
-        written = inspect_iso(part)
+        # Where everything lies is known from the base: the copy has the same directory.
+        written = _inspect(part, replace(_identify(part), slots=layout.slots))
         if written.config != checked or written.kernel_args != args or written.volume_id != layout.volume_id:
             raise IsoImageError(f"{target}: what was read back is not what was written; the storage may be faulty")
     return replace(written, path=os.fspath(target))
