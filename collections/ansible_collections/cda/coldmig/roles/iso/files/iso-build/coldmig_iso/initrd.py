@@ -27,3 +27,6 @@ def build_initrd(system_result: Path, scratch: Path, result: Path) -> None:
     plain = scratch / "initrd.cpio"
     plain.write_bytes(archive.finish())
     run(["zstd", "-q", "-19", "-o", result / INITRD, plain])
+    # The kernel's EFI stub puts one initrd right behind the other, and archives must begin at whole words.
+    with (result / INITRD).open("ab") as file:
+        file.write(bytes(-file.tell() % 4))
