@@ -16,10 +16,14 @@ from pathlib import Path
 
 from coldmig_agent import __version__, clock, ending, inspection, livesetup, logs, netconfig, settings
 from coldmig_agent.config import Config, ConfigError
-from coldmig_agent.consoles import ConsoleThread, open_consoles
+from coldmig_agent.console.doctor import Doctor
+from coldmig_agent.console.hands import Machine
+from coldmig_agent.console.seat import Seats, wanted_mode
 from coldmig_agent.ending import KEYS, LEFT_OPEN, WORDS, Act
+from coldmig_agent.interfaces import PROC, read_text
 from coldmig_agent.keys import Keys
 from coldmig_agent.lifecycle import Agent, Stopped
+from coldmig_agent.orders import BeginAgainError
 from coldmig_agent.status import Phase, Status
 
 LOG = logging.getLogger("coldmig_agent")
@@ -136,22 +140,45 @@ def _run(arguments: argparse.Namespace) -> int:
         clock.start(config.time.ntp, stop, status.event)
     except ConfigError as error:
         problem = f"the settings of this ISO cannot be used: {error}"
-    with logs.MemoryWatch() as watch, ConsoleThread(open_consoles(_consoles(arguments, config)), status):
+    machine = Machine(None, _reboot, _poweroff, config=config)
+    keys = Keys()
+    with (
+        logs.MemoryWatch() as watch,
+        Seats(_consoles(arguments, config), machine, status, keys, _console_mode(config)),
+    ):
         if config is None:
             status.phase(Phase.FAILED, problem)
             if not arguments.once:
                 stop.wait()
             return 2
+        image = " ".join(part for part in (config.image.volume_id, config.image.build_id) if part)
+        status.booted(config.image.version or __version__, image, config.banner or "")
         agent = Agent(
             config, status, stop, images=tuple(arguments.source), logged=partial(_logged, keeper, watch, config)
         )
+        machine.agent = agent
+        # A laboratory's way to the site is no machine's: there it is tested on demand only.
+        with Doctor(agent, by_itself=not arguments.source) as doctor:
+            machine.test = doctor.test
+            return _work(agent, keys, once=arguments.once, laboratory=bool(arguments.source))
+
+
+def _work(agent: Agent, keys: Keys, *, once: bool, laboratory: bool) -> int:
+    """Migrate, and after an end begin again if a person at the machine wants that."""
+    while True:
         try:
             complete = agent.run()
-            if not arguments.once:
-                _last_word(agent, _consoles(arguments, config), laboratory=bool(arguments.source))
+            if once:
+                return 0 if complete else 1
+            _last_word(agent, keys, laboratory=laboratory)
+        except BeginAgainError:
+            continue
         except Stopped:
             return 3
-        return 0 if complete else 1
+
+
+def _console_mode(config: Config | None) -> str:
+    return wanted_mode(config.console_mode if config else "auto", read_text(PROC / "cmdline", 1 << 16) or "")
 
 
 def _logged(keeper: logs.LogKeeper, watch: logs.MemoryWatch, config: Config) -> bytes:
@@ -160,14 +187,13 @@ def _logged(keeper: logs.LogKeeper, watch: logs.MemoryWatch, config: Config) -> 
     return logs.pack(parts, logs.Scrubber(logs.secrets_of(config)))
 
 
-def _last_word(agent: Agent, consoles: Sequence[Path], *, laboratory: bool) -> None:
-    """What comes after the migration or the assessment, until somebody ends it. Raises Stopped."""
+def _last_word(agent: Agent, keys: Keys, *, laboratory: bool) -> None:
+    """What comes after the migration or the assessment, until somebody ends it. Raises Stopped, BeginAgainError."""
     do = {Act.REBOOT: _reboot, Act.POWER_OFF: _poweroff}
     # The machine on which a laboratory's image files lie stays as it is.
     actions = {} if laboratory else {key: (WORDS[act], do[act]) for key, act in KEYS.items()}
     session = agent.last_session
-    with Keys(consoles) as keys:
-        ending.finish(agent, keys, actions, session.at_end if session else LEFT_OPEN)
+    ending.finish(agent, keys, actions, session.at_end if session else LEFT_OPEN)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

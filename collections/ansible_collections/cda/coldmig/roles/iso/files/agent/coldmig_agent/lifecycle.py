@@ -160,11 +160,15 @@ class Agent:
                 return
 
     def key(self, keys: Keys, seconds: float, *, besides: str = "") -> str:
-        """The key (not ``besides``) that is pressed within this time, or nothing. Raises Stopped."""
+        """After an end: the key (not ``besides``) that is pressed within this time, or nothing.
+
+        Raises Stopped, and BeginAgainError when a person wants a new migration.
+        """
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             if self.stop.is_set():
                 raise Stopped
+            self.orders.check_again()
             pressed = keys.read(min(left, KEY_SECONDS))
             if pressed and pressed != besides:
                 return pressed

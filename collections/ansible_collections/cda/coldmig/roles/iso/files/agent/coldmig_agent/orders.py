@@ -14,6 +14,10 @@ class DisksChosenError(Exception):
     """A person at the machine chose other disks: what was registered does not hold any more."""
 
 
+class BeginAgainError(Exception):
+    """A person at the machine wants a new migration after the end of the last one."""
+
+
 class Orders:
     """Given by the consoles' threads, taken by the agent's."""
 
@@ -22,6 +26,7 @@ class Orders:
         self._retry = False
         self._cancel = False
         self._chosen = False
+        self._again = False
         self._left_out: frozenset[str] = frozenset()
         self._holders: set[object] = set()
 
@@ -34,6 +39,18 @@ class Orders:
         """Give this machine's migration up."""
         with self._lock:
             self._cancel = True
+
+    def begin_again(self) -> None:
+        """After an end: begin a new migration."""
+        with self._lock:
+            self._again = True
+
+    def check_again(self) -> None:
+        """After an end. Raises BeginAgainError where that is wanted, or where other disks were chosen."""
+        with self._lock:
+            wanted = self._again or self._chosen
+        if wanted:
+            raise BeginAgainError
 
     def leave_out(self, disks: frozenset[str]) -> None:
         """Copy all disks but these (paths such as ``/dev/sda``), in place of what was chosen before."""
@@ -73,7 +90,7 @@ class Orders:
     def clear(self) -> None:
         """A new beginning: what was ordered before is done or moot. The choice of disks stays."""
         with self._lock:
-            self._retry = self._cancel = self._chosen = False
+            self._retry = self._cancel = self._chosen = self._again = False
 
     def check(self) -> None:
         """Raises CanceledHereError or DisksChosenError where that was ordered; each once."""

@@ -87,7 +87,8 @@ def _state(snapshot: Snapshot, width: int) -> list[Line]:
         lines += styled(words.wrap(snapshot.detail, width, " ", " "))
     if snapshot.phase in words.COPY_PHASES:
         shown = snapshot.disks[:_MAX_DISKS]
-        lines += [Line(f" {words.disk_line(view)}", "strong") for view in shown]
+        for view in shown:
+            lines += styled(words.wrap(words.disk_line(view, width - 1), width, " ", " " * 8), "strong")
         if len(shown) <= _FEW_DISKS:
             lines += [Line(f" {line}") for view in shown if (line := words.savings_line(view))]
         if len(snapshot.disks) > len(shown):
@@ -182,7 +183,7 @@ def found_lines(snapshot: Snapshot, width: int) -> list[Line]:
     return styled(head) + [line for piece in _pieces(snapshot, width) for line in piece]
 
 
-def test_lines(snapshot: Snapshot, width: int) -> list[Line]:
+def way_lines(snapshot: Snapshot, width: int) -> list[Line]:
     """The tests of the way to the site."""
     intro = "Each step needs the ones before it. The tests run again while you look; press t to start them now."
     found = [*styled(words.wrap(intro, width, " ", " ")), Line("")]

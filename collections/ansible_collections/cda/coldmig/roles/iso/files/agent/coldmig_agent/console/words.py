@@ -23,14 +23,18 @@ def ascii_only(text: str) -> str:
     return "".join(letter if " " <= letter <= "~" else "?" for letter in text)
 
 
-def disk_line(view: DiskView) -> str:
-    """``disk 0 [####......]  40.2 %  1.2 GiB of 3.0 GiB  35.1 MiB/s  52 s left``."""
-    filled = int(view.fraction * _BAR)
+def disk_line(view: DiskView, width: int | None = None) -> str:
+    """``disk 0 [####......]  40.2 %  1.2 GiB of 3.0 GiB  35.1 MiB/s  52 s left``; the bar fits the rest into width."""
+    rest = _figures(view)
+    head = f"disk {view.index} ["
+    room = _BAR if width is None else max(4, min(_BAR, width - len(head) - len(rest) - 1))
+    filled = int(view.fraction * room)
+    return f"{head}{'#' * filled}{'.' * (room - filled)}]{rest}"
+
+
+def _figures(view: DiskView) -> str:
     done = min(view.size_bytes, view.done_chunks << 20)
-    parts = [
-        f"disk {view.index} [{'#' * filled}{'.' * (_BAR - filled)}] {view.fraction * 100:5.1f} %",
-        f"{human_bytes(done)} of {human_bytes(view.size_bytes)}",
-    ]
+    parts = [f" {view.fraction * 100:5.1f} %", f"{human_bytes(done)} of {human_bytes(view.size_bytes)}"]
     if view.done_chunks < view.total_chunks:
         parts.append(f"{human_bytes(view.bytes_per_second)}/s")
         parts.append("time left unknown" if view.seconds_left is None else f"{human_duration(view.seconds_left)} left")

@@ -1,48 +1,24 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the operator sees: the right words in every phase, on a screen and on a line, and never a stuck agent."""
+"""The full screen: the right words in every phase, within its size, with what matters most never cut."""
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from console_lab import GIB, SNAPSHOT, VIEW
 
-from coldmig_agent.consoles import (
-    ConsoleThread,
-    LineConsole,
-    ScreenConsole,
-    disk_line,
-    open_consoles,
-    render,
-    savings_line,
-)
-from coldmig_agent.copying.progress import DiskView
-from coldmig_agent.machine import Notice
+from coldmig_agent.checks import STEPS, Result, Verdict
+from coldmig_agent.console.picture import log_lines, overview, scrolled, styled, way_lines
+from coldmig_agent.console.words import disk_line, savings_line, total_line
 from coldmig_agent.status import Phase, Snapshot, Status
 from coldmig_agent.warnings import CATALOGUE, notice
 
-MIB, GIB = 1 << 20, 1 << 30
-VIEW = DiskView(0, 3 * GIB, 3072, 1229, 2 * GIB, GIB, 0, 35.0 * MIB, 52.0)
-SNAPSHOT = Snapshot(
-    phase=Phase.COPYING,
-    site="https://site.example:8443",
-    template="standard (acme)",
-    migration="c4654531-6493-44d5-bdb8-850531dc3df8",
-    name="erp-db-01",
-    network=("ens3 52:54:00:12:34:56 link up 10.0.2.15",),
-    machine=("erp-db-01: Debian GNU/Linux 12 (bookworm)",),
-    systems=("Debian GNU/Linux 12 (bookworm) on disk 0, partition 1: boots from PVSCSI, network VMXNET3: ready",),
-    readiness=("disks: PVSCSI ready, NVMe no", "network: VMXNET3 ready"),
-    notices=(notice("tpm-present", version="2.0"),),
-    disks=(VIEW,),
-)
+KEYS = (("h", "help"), ("r", "reboot"))
 
 
 def screen(snapshot: Snapshot, width: int = 80, height: int = 25) -> str:
-    return "\n".join(render(snapshot, width, height))
+    return "\n".join(line.text for line in overview(snapshot, width, height, keys=KEYS))
 
 
 def test_a_disk_shows_share_rate_and_time_left() -> None:
@@ -105,15 +81,16 @@ def test_the_screen_never_exceeds_its_size_and_keeps_what_matters() -> None:
     )
     for width, height in ((80, 24), (80, 25), (132, 50), (40, 15)):
         for page in range(5):
-            lines = render(big, width, height, page)
-            assert len(lines) <= height
-            assert all(len(line) <= width for line in lines)
+            lines = overview(big, width, height, page, ["an event"] * 9, KEYS)
+            assert len(lines) == height
+            assert all(len(line.text) <= width for line in lines)
+            assert lines[-1].text.startswith(" h help")
     assert "the site is away" in screen(big)
     assert "40 disks in all" in screen(big)
 
 
 def pages(snapshot: Snapshot, count: int, height: int = 24) -> str:
-    return "\n".join("\n".join(render(snapshot, 80, height, page)) for page in range(count))
+    return "\n".join(line.text for page in range(count) for line in overview(snapshot, 80, height, page, keys=KEYS))
 
 
 def test_a_warning_is_shown_with_its_severity_its_code_and_what_to_do() -> None:
@@ -127,13 +104,14 @@ def test_a_warning_is_shown_with_its_severity_its_code_and_what_to_do() -> None:
 def test_what_does_not_fit_is_shown_in_turns_and_nothing_is_left_out() -> None:
     many = tuple(notice(code, **dict.fromkeys(entry.fields, "x")) for code, entry in CATALOGUE.items())
     snapshot = replace(SNAPSHOT, phase=Phase.WAITING, notices=many)
-    first = render(snapshot, 80, 24)
-    (footer,) = [line for line in first if "page 1 of" in line]
+    first = overview(snapshot, 80, 24, keys=KEYS)
+    (footer,) = [line.text for line in first if "page 1 of" in line.text]
     count = int(footer.split(" of ")[1].split(";")[0])
     text = pages(snapshot, count)
     assert [code for code in CATALOGUE if f"[{code}]" not in text.replace("\n           ", " ")] == []
-    assert all("CONFIRM THIS MIGRATION" in "\n".join(render(snapshot, 80, 24, page)) for page in range(count))
-    assert render(snapshot, 80, 24, count) == first
+    for page in range(count):
+        assert any("CONFIRM THIS MIGRATION" in line.text for line in overview(snapshot, 80, 24, page, keys=KEYS))
+    assert overview(snapshot, 80, 24, count, keys=KEYS) == first
 
 
 def test_an_assessed_machine_shows_every_device_and_which_keys_to_press() -> None:
@@ -150,109 +128,6 @@ def test_a_long_phase_says_what_it_is_doing() -> None:
     status.step("looking into disk 0, partition 2")
     assert "looking into disk 0, partition 2" in screen(status.snapshot())
     assert status.snapshot().phase is Phase.DISCOVERING
-
-
-@pytest.fixture
-def terminal() -> tuple[int, Path]:
-    master, slave = os.openpty()
-    path = Path(os.ttyname(slave))
-    os.set_blocking(master, False)
-    return master, path
-
-
-def drained(master: int) -> str:
-    try:
-        return os.read(master, 1 << 20).decode()
-    except BlockingIOError:
-        return ""
-
-
-def test_a_line_console_gets_every_event_once(terminal: tuple[int, Path]) -> None:
-    master, path = terminal
-    status = Status()
-    console = LineConsole(path)
-    status.phase(Phase.NETWORK)
-    status.problem("no link")
-    status.problem("no link")
-    console.update(status)
-    text = drained(master)
-    assert text.count("Waiting for the network") == 1
-    assert text.count("PROBLEM: no link") == 1
-    console.update(status)
-    assert drained(master) == ""
-    console.close()
-
-
-def test_a_line_console_shows_progress_now_and_then(
-    terminal: tuple[int, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    master, path = terminal
-    monkeypatch.setattr("coldmig_agent.consoles.PROGRESS_SECONDS", 0.0)
-    status = Status()
-    status.phase(Phase.COPYING)
-    status.watch_disks(lambda: [VIEW])
-    console = LineConsole(path)
-    console.update(status)
-    assert "40.0 %" in drained(master)
-    console.close()
-
-
-def test_the_screen_is_drawn_again_only_when_something_changed(terminal: tuple[int, Path]) -> None:
-    master, path = terminal
-    status = Status()
-    console = ScreenConsole(path)
-    console.update(status)
-    assert "STARTING" in drained(master)
-    console.update(status)
-    assert drained(master) == ""
-    status.phase(Phase.DISCOVERING)
-    console.update(status)
-    assert "READ-ONLY" in drained(master)
-    console.close()
-
-
-def test_a_serial_line_that_nobody_reads_does_not_stop_the_agent(terminal: tuple[int, Path]) -> None:
-    _, path = terminal
-    status = Status()
-    console = LineConsole(path)
-    began = time.monotonic()
-    for number in range(3000):
-        status.event(f"event {number} " + "x" * 300)
-        console.update(status)
-    assert time.monotonic() - began < 20
-    console.close()
-
-
-def test_escape_sequences_of_a_guest_never_reach_a_terminal(terminal: tuple[int, Path]) -> None:
-    master, path = terminal
-    status = Status()
-    status.machine(["evil\x1b]0;owned\x07 host"], [Notice("code", "\x9b31m", action="\x1b[2J")], ["\x1b[1m"])
-    status.problem("a\x1b[2Jb")
-    console = LineConsole(path)
-    console.update(status)
-    text = drained(master)
-    assert "\x1b" not in text
-    assert "\x07" not in text
-    console.close()
-
-
-def test_a_console_that_cannot_be_opened_is_left_out(tmp_path: Path, terminal: tuple[int, Path]) -> None:
-    assert len(open_consoles([tmp_path / "absent", terminal[1]])) == 1
-
-
-def test_a_console_that_breaks_does_not_take_the_others_along(terminal: tuple[int, Path]) -> None:
-    class Broken:
-        def update(self, status: Status) -> None:
-            raise OSError("gone")
-
-        def close(self) -> None:
-            raise AssertionError("closed after it was dropped")
-
-    master, path = terminal
-    status = Status()
-    with ConsoleThread([Broken(), LineConsole(path)], status):
-        status.event("still here")
-    assert "still here" in drained(master)
 
 
 def test_what_was_saved_and_what_limits_is_shown_without_pushing_out_the_disk() -> None:
@@ -286,15 +161,82 @@ def test_a_copy_with_bad_places_ends_with_them_on_the_screen() -> None:
     assert "2.0 KiB cannot be read" in text
 
 
-def test_lines_tell_what_was_saved_and_what_limits(terminal: tuple[int, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    master, path = terminal
-    monkeypatch.setattr("coldmig_agent.consoles.PROGRESS_SECONDS", 0.0)
-    status = Status()
-    status.phase(Phase.COPYING)
-    status.watch_disks(lambda: [replace(VIEW, skipped_bytes=GIB)], lambda: "the site limits the speed")
-    console = LineConsole(path)
-    console.update(status)
-    text = drained(master)
-    assert "disk 0: 1.0 GiB free" in text
-    assert "the site limits the speed" in text
-    console.close()
+RESULTS = (
+    Result("cable", Verdict.OK, "ens3 has a link"),
+    Result("address", Verdict.OK, "ens3 10.0.2.15"),
+    Result("DNS", Verdict.SKIPPED, "not needed"),
+    Result("port", Verdict.FAILED, "the site refuses connections on port 8443", ("Is the service running there?",)),
+)
+
+
+def test_in_trouble_the_step_that_fails_is_named_with_what_to_try() -> None:
+    trouble = replace(SNAPSHOT, phase=Phase.ENROLLING, problem="cannot reach the site", checks=RESULTS)
+    text = screen(trouble)
+    assert "cable ok, address ok, port FAILED" in text
+    assert " port      the site refuses connections on port 8443" in text
+    assert "-> Is the service running there?" in text
+    assert "FAILED" not in screen(replace(trouble, problem=""))
+
+
+def test_every_step_is_listed_with_those_that_were_not_tested() -> None:
+    lines = [line.text for line in way_lines(replace(SNAPSHOT, checks=RESULTS), 80)]
+    rows = [line for line in lines if line[1:2].isdigit()]
+    assert [row.split()[1] for row in rows] == list(STEPS)
+    assert "FAILED" in rows[5]
+    assert "not tested" in rows[6]
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_a_line_of_a_disk_keeps_its_time_on_80_columns() -> None:
+    large = replace(VIEW, index=17, size_bytes=1000 << 30, done_chunks=1000 << 10, total_chunks=2000 << 10)
+    large = replace(large, bytes_per_second=1000 << 20, seconds_left=86000.0, unreadable_bytes=1000)
+    text = screen(replace(SNAPSHOT, disks=(large,)))
+    assert "23 h 53 min" in text
+    assert "UNREADABLE" in text
+
+
+def test_all_disks_together_are_told_where_there_are_several() -> None:
+    done = replace(VIEW, index=1, done_chunks=3072, seconds_left=0.0)
+    assert total_line((VIEW,)) == ""
+    assert total_line((VIEW, done)) == "all disks: 4.2 GiB of 6.0 GiB  35.0 MiB/s  52 s left"
+    assert "unknown" in total_line((VIEW, replace(VIEW, index=1, seconds_left=None)))
+    assert total_line((done, done)) == "all disks: 6.0 GiB of 6.0 GiB"
+    assert "all disks: 4.2 GiB" in screen(replace(SNAPSHOT, disks=(VIEW, done)))
+
+
+def test_the_last_events_are_there_where_there_is_room() -> None:
+    lines = overview(SNAPSHOT, 80, 24, log=["one", "two", "three"], keys=KEYS)
+    assert [line.text for line in lines[-3:-1]] == [" two", " three"]
+    assert any(line.text == " one" for line in overview(SNAPSHOT, 80, 40, log=["one", "two", "three"], keys=KEYS))
+
+
+def test_the_banner_and_what_was_booted_are_shown() -> None:
+    text = screen(replace(SNAPSHOT, banner="Property of Acme", version="1.2.3"))
+    assert "Property of Acme" in text
+    assert "agent 1.2.3" in text.splitlines()[0]
+
+
+def test_a_long_text_scrolls_within_its_ends() -> None:
+    lines = styled([f"line {number}" for number in range(100)])
+    top, offset = scrolled("Log", lines, -5, (80, 24))
+    assert (offset, top[2].text) == (0, "line 0")
+    end, offset = scrolled("Log", lines, 10**6, (80, 24))
+    assert (offset, end[-2].text) == (79, "line 99")
+    assert "80-100 of 100" in end[0].text
+    short, offset = scrolled("Log", lines[:3], 50, (80, 24))
+    assert offset == 0
+    assert len(short) == 24
+
+
+def test_the_log_tells_when_and_folds_long_lines() -> None:
+    lines = log_lines([("12:00:01", "PROBLEM: " + "word " * 40)], 80)
+    assert lines[0].text.startswith(" 12:00:01 PROBLEM")
+    assert lines[0].style == "bad"
+    assert lines[1].text.startswith(" " * 10 + "word")
+
+
+def test_nothing_but_printable_ascii_is_drawn() -> None:
+    evil = "a\x1b[2Jb\x9bc\u202ed\xe4"
+    snapshot = replace(SNAPSHOT, name=evil, site=evil, detail=evil, problem=evil, machine=(evil,), banner=evil)
+    for line in overview(snapshot, 80, 30, log=[evil], keys=KEYS):
+        assert all(" " <= letter <= "~" for letter in line.text)
