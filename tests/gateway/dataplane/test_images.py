@@ -134,7 +134,7 @@ def test_a_chunk_that_is_good_when_it_is_read_again_only_cuts_the_image_off(
     migration = front.site.migrations[ID]
     with monkeypatch.context() as patch:
 
-        def flipped(staging: DiskStaging, chunk: int) -> StoredChunk:
+        def flipped(staging: DiskStaging, chunk: int, buffer: memoryview | None = None) -> StoredChunk:
             raise ChunkDamagedError(chunk, "flipped in memory")
 
         patch.setattr(DiskStaging, "load", flipped)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from coldmig_gateway.vmdk.stream_optimized import (
+    PIECE_BYTES,
     SECTOR,
     ImageChunk,
     ImageTooLargeError,
@@ -37,7 +38,19 @@ def make_image(raw: bytes, codec: Codec = Codec.GRAINS, *, skip_zero_chunks: boo
         sizes.append((start // CHUNK, chunk_sectors(grains)))
     image = b"".join(write_image(len(raw), chunks, name="disk-0.vmdk", content_id=0x1234ABCD))
     assert len(image) == image_length(len(raw), sizes)
+    assert one_behind(raw, chunks) == image
     return image
+
+
+def one_behind(raw: bytes, chunks: list[ImageChunk]) -> bytes:
+    """The same by a reader that takes a piece after the next one was made, from buffers that take turns."""
+    buffers = [bytearray(PIECE_BYTES) for _ in range(2)]
+    pieces = write_image(len(raw), chunks, name="disk-0.vmdk", content_id=0x1234ABCD, buffers=buffers)
+    image, held = b"", next(pieces)
+    for piece in pieces:
+        image += held
+        held = piece
+    return image + held
 
 
 def assert_qemu_reads(image: bytes, raw: bytes, directory: Path) -> None:

@@ -17,9 +17,15 @@ from coldmig_gateway.dataplane.context import Context, find_disk
 from coldmig_gateway.dataplane.http import RequestHead, answer
 from coldmig_gateway.dataplane.problem import Problem, not_found, wrong_state
 from coldmig_gateway.dataplane.site import UnknownMigrationError
-from coldmig_gateway.staging.disk import DiskStaging
+from coldmig_gateway.staging.disk import RECORD_BYTES, DiskStaging
 from coldmig_gateway.staging.errors import ChunkDamagedError, StagingError
-from coldmig_gateway.vmdk.stream_optimized import ImageChunk, ImageTooLargeError, image_length, write_image
+from coldmig_gateway.vmdk.stream_optimized import (
+    PIECE_BYTES,
+    ImageChunk,
+    ImageTooLargeError,
+    image_length,
+    write_image,
+)
 from coldmig_wire.digest import chunk_digest
 from coldmig_wire.payload import payload_grains
 
@@ -86,7 +92,15 @@ async def _send(context: Context, connection: Connection, staging: DiskStaging, 
     """Sends the image; while one piece is on its way to the peer the next is made."""
     # VMware's tools take the CID as a mark of content; it must not be ffffffff, which means "no parent".
     content_id = int.from_bytes(chunk_digest(f"{migration_id}/{staging.disk}".encode())[:4], "big") >> 1
-    pieces = write_image(staging.size_bytes, _chunks(staging), name=f"disk-{staging.disk}.vmdk", content_id=content_id)
+    # One piece is on its way, one is being made.
+    buffers = [bytearray(PIECE_BYTES) for _ in range(2)]
+    pieces = write_image(
+        staging.size_bytes,
+        _chunks(staging),
+        name=f"disk-{staging.disk}.vmdk",
+        content_id=content_id,
+        buffers=buffers,
+    )
     loop = asyncio.get_running_loop()
     following = loop.run_in_executor(context.workers, next, pieces, None)
     try:
@@ -99,6 +113,7 @@ async def _send(context: Context, connection: Connection, staging: DiskStaging, 
 
 
 def _chunks(staging: DiskStaging) -> Iterator[ImageChunk]:
+    buffer = memoryview(bytearray(RECORD_BYTES))
     for chunk in staging.data_bitmap().indices():
-        stored = staging.load(chunk)
+        stored = staging.load(chunk, buffer)
         yield ImageChunk(chunk, payload_grains(stored.frame.codec, stored.payload, stored.frame.run))

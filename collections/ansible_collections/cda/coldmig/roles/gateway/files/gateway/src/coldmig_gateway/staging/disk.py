@@ -25,7 +25,7 @@ from coldmig_gateway.staging.errors import UNKNOWN_REF, ChunkDamagedError, Stagi
 from coldmig_gateway.staging.index import MAX_BASES, Checkpoint, Index, Slot
 from coldmig_gateway.staging.intake import is_unchanged, take_in
 from coldmig_gateway.staging.pack import PACK_HEADER, DiskIdentity, Link, Pack, PackFile, PackId, Record, body_length
-from coldmig_wire.frames import HEADER, Frame, FrameError, FrameType
+from coldmig_wire.frames import HEADER, MAX_PAYLOAD, Frame, FrameError, FrameType
 from coldmig_wire.geometry import chunk_count, chunk_length
 from coldmig_wire.payload import PayloadError
 
@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 #: The index is brought up to date after this much of the pack: it bounds what an opening has to read again.
 CHECKPOINT_BYTES = 256 << 20
 CHECKPOINT_RECORDS = 1 << 16
+#: What a chunk takes in the pack at most.
+RECORD_BYTES = HEADER + MAX_PAYLOAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,11 +365,14 @@ class DiskStaging:
         """The slots of the data chunks, ascending. Raises ChunkDamagedError."""
         return self._index.read_slots(self.data_bitmap())
 
-    def load(self, chunk: int) -> StoredChunk:
-        """Reads a data chunk and proves that it is the one that was verified when it came. Raises ChunkDamagedError."""
+    def load(self, chunk: int, buffer: memoryview | None = None) -> StoredChunk:
+        """Reads a data chunk and proves that it is the one that was verified when it came. Raises ChunkDamagedError.
+
+        Into ``buffer``, if it is given and large enough (RECORD_BYTES are): new memory for every chunk has its price.
+        """
         slot = self.slot(chunk)
         holder, pack = self._holder(slot)
-        return _read_chunk(pack, holder.disk, slot)
+        return _read_chunk(pack, holder.disk, slot, buffer)
 
     def _holder(self, slot: Slot) -> tuple[PackId, PackFile]:
         """The pack in which the chunk of a slot lies. Raises ChunkDamagedError."""
@@ -551,10 +556,14 @@ def _link_slot(frame: Frame, link: Link, number: int) -> Slot:
     )  # fmt: skip
 
 
-def _read_chunk(pack: PackFile, disk: int, slot: Slot) -> StoredChunk:
+def _read_chunk(pack: PackFile, disk: int, slot: Slot, buffer: memoryview | None = None) -> StoredChunk:
     """Reads what a slot speaks of. ``disk`` is the index of the pack's disk. Raises ChunkDamagedError."""
+    size = HEADER + slot.length
     try:
-        record = memoryview(pack.read(slot.offset, HEADER + slot.length))
+        if buffer is None or len(buffer) < size:
+            record = memoryview(pack.read(slot.offset, size))
+        else:
+            record = buffer[: pack.read_into(buffer[:size], slot.offset)]
     except StagingError as error:
         raise ChunkDamagedError(slot.chunk, str(error)) from None
     return StoredChunk(_prove(slot, disk, record), record[HEADER:])

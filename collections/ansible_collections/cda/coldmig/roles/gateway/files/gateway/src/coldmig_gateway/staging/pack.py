@@ -126,6 +126,13 @@ class PackFile:
         except OSError as error:
             raise storage_error(f"{self.path}: read at {offset}", error) from error
 
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """The same into a buffer; gives how many bytes there were. Raises StagingError."""
+        try:
+            return os.preadv(self._fd, [buffer], offset)
+        except OSError as error:
+            raise storage_error(f"{self.path}: read at {offset}", error) from error
+
     def device(self) -> DeviceReader:
         """For reading what is on the device instead of what the kernel remembers. Close it."""
         return DeviceReader(self.path, self._fd)

@@ -12,8 +12,9 @@ not written; neither is the table of 32 MiB of zeros (its directory entry is 0).
 
 from __future__ import annotations
 
+import itertools
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from isal import isal_zlib
@@ -36,6 +37,8 @@ _GRAIN_MARKER = struct.Struct("<QI")
 _MARKER = struct.Struct("<QII")
 _END_OF_STREAM, _GRAIN_TABLE, _GRAIN_DIRECTORY, _FOOTER = range(4)
 _STORED_BLOCK = 0xFFFF
+#: What a chunk takes at most: each of its grains stored, with marker and padding.
+PIECE_BYTES = CHUNK + CHUNK // GRAIN * SECTOR
 
 
 class ImageTooLargeError(ValueError):
@@ -79,12 +82,18 @@ def image_length(size_bytes: int, chunks: Iterable[tuple[int, int]]) -> int:
     return sectors * SECTOR
 
 
-def write_image(size_bytes: int, chunks: Iterable[ImageChunk], *, name: str, content_id: int) -> Iterator[bytes]:
+def write_image(
+    size_bytes: int, chunks: Iterable[ImageChunk], *, name: str, content_id: int, buffers: Sequence[bytearray] = ()
+) -> Iterator[bytes | memoryview]:
     """The image's bytes, in pieces of about a chunk.
 
     ``chunks`` are those with data, ascending; whatever is not among them is zeros. ``name`` stands in the descriptor;
     ``content_id`` is its CID, 32 bits that should differ between different contents. Same input, same bytes.
+
+    ``buffers``, of PIECE_BYTES each, take turns in holding the pieces, so a piece is good until there have been as many
+    more as there are buffers. Without them each has memory of its own, which has its price.
     """
+    turns = itertools.cycle(buffers) if buffers else None
     image_sectors = capacity(size_bytes) // SECTOR
     yield _front(image_sectors, name, content_id)
     position = _OVERHEAD
@@ -108,12 +117,21 @@ def write_image(size_bytes: int, chunks: Iterable[ImageChunk], *, name: str, con
             pieces += _grain(lba, grain)
             position += _grain_sectors(grain)
         if pieces:
-            yield b"".join(pieces)
+            yield b"".join(pieces) if turns is None else _packed(pieces, next(turns))
     if any(table):
         directory[table_index] = position + 1
         yield _table(table)
         position += _TABLE_SECTORS
     yield _back(image_sectors, directory, position)
+
+
+def _packed(pieces: Iterable[bytes | memoryview], buffer: bytearray) -> memoryview:
+    view, size = memoryview(buffer), 0
+    for piece in pieces:
+        end = size + len(piece)
+        view[size:end] = piece
+        size = end
+    return view[:size]
 
 
 def _sectors(size: int) -> int:
