@@ -12,8 +12,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from coldmig_iso import SOURCES, bootloader, image, initrd, layer, squashfs
+from coldmig_iso import SOURCES, bootloader, image, initrd, layer, pipeline, squashfs
+from coldmig_iso.cache import Cache
 from coldmig_iso.image import Parts
+from coldmig_iso.pipeline import BuildOptions
 from coldmig_iso.run import BuildError
 
 
@@ -93,6 +95,7 @@ def test_initrd_and_image_are_the_same(tmp_path: Path, digests: dict[str, str], 
     write_files(parts.system, ["system.cpio", "vmlinuz", "busybox", "initrd-modules/usr/lib/modules/6.1/x.ko"], 0)
     initrd.build_initrd(parts.system, tmp_path / "scratch", parts.initrd)
     same(digests, "initrd", parts.initrd / initrd.INITRD)
+    assert (parts.initrd / initrd.INITRD).stat().st_size % 4 == 0
     bootloader.build_bootloader(parts.bootloader)
     same(digests, "efi", parts.bootloader / bootloader.EFI_IMAGE)
     (tmp_path / "result").mkdir()
@@ -100,14 +103,28 @@ def test_initrd_and_image_are_the_same(tmp_path: Path, digests: dict[str, str], 
     same(digests, "iso", tmp_path / "result" / image.ISO)
 
 
+def test_build_does_not_depend_on_the_callers_umask(
+    tmp_path: Path, umask: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def stop(*_: object) -> None:
+        seen.append(os.umask(0o022))
+
+    monkeypatch.setattr(pipeline, "_build", stop)
+    pipeline.build(BuildOptions(), Cache(tmp_path), print)
+    assert seen == [0o022]
+    assert os.umask(umask) == umask
+
+
 @pytest.mark.slow
 @pytest.mark.long
 def test_two_builds_of_the_whole_image_have_one_digest(tmp_path: Path) -> None:
-    """Each with a cache of its own, so that nothing is taken from another build."""
+    """Each with a cache of its own, so that nothing is taken from another build, and files of its own are private."""
     found = set()
-    for name in ("one", "two"):
+    for name, umask in (("one", 0o022), ("two", 0o077)):
         output = tmp_path / f"{name}.iso"
         command = [sys.executable, str(SOURCES), "build", "--compression", "zstd-3", "--output", str(output)]
-        subprocess.run(command, env={**os.environ, "COLDMIG_CACHE": str(tmp_path / name)}, check=True)
+        subprocess.run(command, env={**os.environ, "COLDMIG_CACHE": str(tmp_path / name)}, umask=umask, check=True)
         found.add(digest(output))
     assert len(found) == 1

@@ -49,6 +49,14 @@ def build(options: BuildOptions, cache: Cache, say: Callable[[str], None]) -> Bu
 
     :raises BuildError: a tool is missing or fails, or an option is wrong.
     """
+    old = os.umask(0o022)  # modes of new files are a part of the image
+    try:
+        return _build(options, cache, say)
+    finally:
+        os.umask(old)
+
+
+def _build(options: BuildOptions, cache: Cache, say: Callable[[str], None]) -> Built:
     compression = squashfs.parse_compression(options.compression)
     extra = options.extras
     extra.check()

@@ -39,12 +39,13 @@ def build_system(
     extra = extra or Extras()
     tree = scratch / "tree"
     tree.mkdir()
-    # Everything in the squashfs belongs to root anyway, so this needs no root.
+    # Everything in the squashfs belongs to root anyway, so this needs no root; the modes are those of the archive.
     run(
         [
             "tar",
             "--extract",
             "--no-same-owner",
+            "--preserve-permissions",
             "--exclude=./dev/*",
             "--directory",
             tree,

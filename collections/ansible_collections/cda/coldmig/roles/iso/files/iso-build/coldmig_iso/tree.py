@@ -82,6 +82,8 @@ def build_tree(options: TreeOptions, result: Path) -> None:
         '--customize-hook=find "$1/usr/lib/python3" "$1/usr/lib/python3.11" -name __pycache__ -prune -exec rm -rf {} +',
         '--customize-hook=chroot "$1" python3 -m compileall -q --invalidation-mode unchecked-hash /usr/lib/python3.11'
         " || true",
+        # Made by the kernel's package and never used; its times are those of the build.
+        '--customize-hook=rm -f "$1"/boot/initrd.img*',
         options.suite,
         str(result / ARCHIVE),
         *mirror,
