@@ -87,4 +87,4 @@ class Doctor:
         self._told = text
         self._agent.status.event(f"test of the way to the site: {text}")
         for advice in wrong.tries if wrong else ():
-            self._agent.status.event(f"  what to try: {advice}")
+            self._agent.status.event(f"what to try: {advice}")

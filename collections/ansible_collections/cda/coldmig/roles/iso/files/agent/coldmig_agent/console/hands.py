@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from coldmig_agent import netapply, network, settings
-from coldmig_agent.checks import Result
 from coldmig_agent.config import Endpoint
 from coldmig_agent.console import shell
 from coldmig_agent.console.forms import Reply
@@ -213,8 +212,3 @@ class AgentHands:
         text = self._say("powering off")
         self._machine.poweroff()
         return text
-
-
-def told(results: Sequence[Result]) -> str:
-    """What the tests said last, to tell whether they say something new."""
-    return "; ".join(f"{one.step} {one.verdict.value} {one.text}" for one in results)
