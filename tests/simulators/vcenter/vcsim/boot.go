@@ -26,9 +26,10 @@ type Boots struct {
 
 // guest is what is known of a VM's runs.
 type guest struct {
-	boots   int  // power-ons
-	written bool // its disks are not what was imported any more
-	before  bool // … when the snapshot was made
+	boots   int                     // power-ons
+	written bool                    // its disks are not what was imported any more
+	before  bool                    // … when the snapshot was made
+	options []types.BaseOptionValue // its extraConfig then: it comes back with the snapshot
 }
 
 var thisVM = regexp.MustCompile(`<_this[^>]*type="VirtualMachine"[^>]*>([^<]+)<`)
@@ -54,8 +55,10 @@ func (s *Sim) serveGuest(w http.ResponseWriter, r *http.Request, method string, 
 		known.written = true
 	case "CreateSnapshot_Task":
 		known.before = known.written
+		simulator.Map.WithLock(ref, func() { known.options = copied(vm.Config.ExtraConfig) })
 	case "RevertToCurrentSnapshot_Task":
 		known.written = known.before
+		simulator.Map.WithLock(ref, func() { vm.Config.ExtraConfig = known.options })
 	}
 	s.guests[ref] = known
 	boots := s.boots
@@ -69,6 +72,15 @@ func (s *Sim) serveGuest(w http.ResponseWriter, r *http.Request, method string, 
 		s.record("power", "", ref.Value, map[string]interface{}{"state": "off"})
 		s.quiet(vm)
 	}
+}
+
+func copied(options []types.BaseOptionValue) []types.BaseOptionValue {
+	found := make([]types.BaseOptionValue, 0, len(options))
+	for _, option := range options {
+		value := *option.GetOptionValue()
+		found = append(found, &value)
+	}
+	return found
 }
 
 // connected counts the NICs that the guest finds connected.

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import typing as t
 from collections.abc import Mapping
-from datetime import datetime, timedelta
 
 from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_vm, _vcenter_vm
 from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_xml as xml
@@ -27,16 +26,19 @@ from ansible_collections.cda.coldmig.plugins.module_utils._errors import StateEr
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient, Migration
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd import Vcd
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd_target import find_existing, require_provider
-from ansible_collections.cda.coldmig.plugins.module_utils._vcenter import FoundVm, Vcenter
-from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_boot import recorded
+from ansible_collections.cda.coldmig.plugins.module_utils._vcenter import Vcenter
+from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_boot import (
+    begun_boots,
+    first_use,
+    is_left_over,
+    put_back,
+)
 
 BEGUN = ("importing", "finished")
 """In these states there may be something at the destination, and the gateway has to be told that it is gone."""
 NOTHING_YET = ("waiting", "confirmed", "copying", "assessed")
 OFF = frozenset({xml.STATUS_UNRESOLVED, xml.STATUS_FAILED_CREATION, 1, 8})
 """Of VMs in VCD that do not run: half made, resolved, powered off."""
-SLACK = timedelta(minutes=2)
-"""Around a test boot: clocks differ, and its power-on is noted a little after it was asked for."""
 
 Options = Mapping[str, t.Any]
 
@@ -58,7 +60,7 @@ def undo(options: Options, *, check_mode: bool) -> Outcome:
             _require_staged(migration)
         if not check_mode:
             migration = gateway.claim(migration_id, run_label())
-        in_vcd, in_vcenter = _look(options, migration)
+        in_vcd, in_vcenter = _look(options, migration, check_mode=check_mode)
         outcome.before = {"vapp": in_vcd, "vm": in_vcenter}
         outcome.after = {"vapp": None, "vm": None}
         outcome.values["removed"] = [name for name in (in_vcd, in_vcenter) if name]
@@ -87,7 +89,7 @@ def _require_staged(migration: Migration) -> None:
         )
 
 
-def _look(options: Options, migration: Migration) -> tuple[str | None, str | None]:
+def _look(options: Options, migration: Migration, *, check_mode: bool) -> tuple[str | None, str | None]:
     """The names of vApp and VM that are there. Raises UsedError when the VM may hold what is nowhere else."""
     in_vcd = in_vcenter = None
     with Vcd.from_options(options, busy_timeout=options["wait_timeout"]) as vcd:
@@ -101,9 +103,12 @@ def _look(options: Options, migration: Migration) -> tuple[str | None, str | Non
         vm = vcenter.find_vm(migration["id"], hint=migration["refs"]["vcenter_vm"])
         if vm is not None:
             in_vcenter = vm.name
-            if not vcenter.is_off(vm):
+            tested = is_left_over(vcenter, vm)  # by a run that was killed
+            if tested and not check_mode:
+                put_back(vcenter, vm, timeout=options["wait_timeout"])
+            if not (tested and check_mode) and not vcenter.is_off(vm):
                 raise _used(migration, "is not powered off in vCenter", "power it off, and set force")
-            used = None if options["force"] else _first_use(vcenter, vm)
+            used = None if options["force"] else first_use(vcenter.power_ons(vm), begun_boots(vcenter, vm))
             if used is not None:
                 moment = used.strftime("%Y-%m-%d %H:%M:%S")
                 raise _used(migration, f"was powered on ({moment} UTC)", "set force to remove it nevertheless")
@@ -115,14 +120,3 @@ def _used(migration: Migration, how: str, what_to_do: str) -> UsedError:
         f"the VM of migration {migration['name']} ({migration['id']}) {how}: "
         f"it may hold what is nowhere else, so it is not removed; {what_to_do}"
     )
-
-
-def _first_use(vcenter: Vcenter, vm: FoundVm) -> datetime | None:
-    """When the VM was first powered on other than by our test boot."""
-    tested = recorded(vcenter, vm)
-    ours: tuple[datetime, datetime] | None = None
-    if tested is not None:
-        begun = datetime.fromisoformat(tested.at)
-        ours = (begun - SLACK, begun + timedelta(seconds=tested.seconds) + SLACK)
-    others = [moment for moment in vcenter.power_ons(vm) if ours is None or not ours[0] <= moment <= ours[1]]
-    return min(others, default=None)

@@ -6,6 +6,9 @@
 
 The VM runs with its NICs disconnected, on a snapshot that is dropped afterwards: its disks stay as they were copied,
 and the real first boot finds them so. A snapshot of ours that is there at the beginning is what a killed run left.
+
+The VM keeps when its test boots began, noted before the snapshot is made, or putting the VM back would take the note
+along: by this a power-on of ours is told from one by somebody who uses the VM, even if the run was killed.
 """
 
 from __future__ import annotations
@@ -13,8 +16,10 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable
+import typing as t
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter import FoundVm, Vcenter, VcenterError, translated
 
@@ -23,6 +28,13 @@ with contextlib.suppress(ImportError):  # Vcenter() reports what is missing
 
 SNAPSHOT = "coldmig-test-boot"
 RESULT_KEY = "guestinfo.coldmig.test-boot"
+BEGUN_KEY = "guestinfo.coldmig.test-boots-begun"
+KEPT = 50
+"""How many beginnings a VM keeps."""
+SLACK = timedelta(minutes=2)
+"""The clocks of vCenter and of where we run differ."""
+ONE_BOOT = timedelta(seconds=10)
+"""Events of the same power-on are no further apart."""
 POLL_SECONDS = 2.0
 _RUNNING = frozenset({"guestToolsRunning", "guestToolsExecutingScripts"})
 
@@ -68,15 +80,53 @@ def judge(seen: Seen, seconds: float, *, timeout: float, without_tools: float) -
     return None
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A test boot that was begun at ``at`` (UTC); its VM was powered on within so many ``seconds``, or never."""
+
+    at: datetime
+    seconds: float
+
+
+def first_use(power_ons: Sequence[datetime], begun: Sequence[Begun]) -> datetime | None:
+    """The first power-on that was none of a test boot. Each of these powers the VM on once."""
+    others = sorted(power_ons)
+    for boot in begun:
+        latest = boot.at + timedelta(seconds=boot.seconds) + SLACK
+        ours = next((moment for moment in others if boot.at - SLACK <= moment <= latest), None)
+        if ours is not None:
+            others = [moment for moment in others if not ours <= moment <= ours + ONE_BOOT]
+    return others[0] if others else None
+
+
 def recorded(vcenter: Vcenter, vm: FoundVm) -> BootResult | None:
     """The result of an earlier test boot, as the VM keeps it."""
+    with contextlib.suppress(ValueError, TypeError):
+        return BootResult(**json.loads(_kept(vcenter, vm, RESULT_KEY)))
+    return None
+
+
+def begun_boots(vcenter: Vcenter, vm: FoundVm) -> list[Begun]:
+    """All test boots of the VM that were begun, whatever became of them, in their order."""
+    with contextlib.suppress(ValueError, TypeError):
+        return [Begun(datetime.fromisoformat(at), float(seconds)) for at, seconds in _notes(vcenter, vm)]
+    return []
+
+
+def _notes(vcenter: Vcenter, vm: FoundVm) -> list[list[t.Any]]:
+    found = json.loads(_kept(vcenter, vm, BEGUN_KEY) or "[]")
+    return found if isinstance(found, list) else []
+
+
+def _kept(vcenter: Vcenter, vm: FoundVm, key: str) -> str:
     with translated(f"reading VM {vm.name}"):
         options = vcenter.properties(vm.ref, ["config.extraConfig"]).get("config.extraConfig") or ()
-    for option in options:
-        if option.key == RESULT_KEY and option.value:
-            with contextlib.suppress(ValueError, TypeError):
-                return BootResult(**json.loads(option.value))
-    return None
+    return next((str(option.value or "") for option in options if option.key == key), "")
+
+
+def is_left_over(vcenter: Vcenter, vm: FoundVm) -> bool:
+    """Whether a run was killed in a test boot of this VM, which then runs, or has the snapshot."""
+    return SNAPSHOT in _snapshots(vcenter, vm)
 
 
 def boot_test(
@@ -97,8 +147,9 @@ def boot_test(
     Raises VcenterError when the VM cannot be powered on, or not be put back; the next run puts it back then.
     """
     _require_ours(vcenter, vm)
-    _put_back(vcenter, vm, wait_timeout)
-    _disconnect(vcenter, vm, wait_timeout)
+    put_back(vcenter, vm, timeout=wait_timeout)
+    # two things may take wait_timeout each before it is known that the VM runs
+    _prepare(vcenter, vm, within=2 * wait_timeout, timeout=wait_timeout)
     vcenter.run_task(
         lambda: vm.ref.CreateSnapshot_Task(SNAPSHOT, "dropped after the test boot", False, False),
         f"making a snapshot of VM {vm.name}",
@@ -124,7 +175,7 @@ def boot_test(
         if seen.powered_on and (shown := vcenter.screen(vm)) is not None:
             picture(shown)
     finally:
-        _put_back(vcenter, vm, wait_timeout)
+        put_back(vcenter, vm, timeout=wait_timeout)
     passed, sign, detail = verdict
     result = BootResult(passed, sign, detail, int(seconds), at)
     vcenter.reconfigure(
@@ -166,8 +217,12 @@ def _require_ours(vcenter: Vcenter, vm: FoundVm) -> None:
         raise VcenterError(f"VM {vm.name} ({vm.moid}) is powered on, and not by a test boot")
 
 
-def _disconnect(vcenter: Vcenter, vm: FoundVm, timeout: float) -> None:
-    """The NICs stay without a network when the VM is powered on."""
+def _prepare(vcenter: Vcenter, vm: FoundVm, *, within: float, timeout: float) -> None:
+    """Note that a test boot begins; the NICs stay without a network when the VM is powered on."""
+    notes: list[list[t.Any]] = []
+    with contextlib.suppress(ValueError):
+        notes = _notes(vcenter, vm)
+    notes.append([time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), within])
     with translated(f"reading VM {vm.name}"):
         devices = vcenter.properties(vm.ref, ["config.hardware.device"]).get("config.hardware.device") or ()
     changes = []
@@ -178,18 +233,18 @@ def _disconnect(vcenter: Vcenter, vm: FoundVm, timeout: float) -> None:
                 startConnected=False, connected=False, allowGuestControl=False
             )
             changes.append(vim.vm.device.VirtualDeviceSpec(operation="edit", device=device))
-    if changes:
-        vcenter.reconfigure(
-            vm,
-            vim.vm.ConfigSpec(deviceChange=changes),
-            f"disconnecting the NICs of VM {vm.name}",
-            timeout=timeout,
-        )
+    begun = vim.option.OptionValue(key=BEGUN_KEY, value=json.dumps(notes[-KEPT:]))
+    vcenter.reconfigure(
+        vm,
+        vim.vm.ConfigSpec(deviceChange=changes, extraConfig=[begun]),
+        f"disconnecting the NICs of VM {vm.name}",
+        timeout=timeout,
+    )
 
 
-def _put_back(vcenter: Vcenter, vm: FoundVm, timeout: float) -> None:
+def put_back(vcenter: Vcenter, vm: FoundVm, *, timeout: float) -> None:
     """Power off, and drop what the guest wrote since the snapshot; nothing where there is none."""
-    if SNAPSHOT not in _snapshots(vcenter, vm):
+    if not is_left_over(vcenter, vm):
         return
     if _look(vcenter, vm).powered_on:
         vcenter.run_task(
