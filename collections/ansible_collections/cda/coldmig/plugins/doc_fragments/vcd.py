@@ -59,6 +59,12 @@ options:
       - PEM file with the CA of Cloud Director. Without it the CA certificates of the system are trusted.
       - If not set, the environment variable E(VCD_CA_PATH) is used.
     type: path
+  vcd_timeout:
+    description:
+      - Seconds within which each connection and each answer of Cloud Director has to come.
+      - When two in a row did not, the module fails.
+    type: int
+    default: 60
 requirements:
   - requests
 """

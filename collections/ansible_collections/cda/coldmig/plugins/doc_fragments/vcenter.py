@@ -18,7 +18,7 @@ options:
     required: true
   username:
     description:
-      - Account at vCenter. In the places named it needs the rights to create and reconfigure VMs, and C(VApp.Import).
+      - Account at vCenter. M(cda.coldmig.preflight) tells which privileges it lacks.
       - If not set, the environment variable E(VMWARE_USER) is used.
     type: str
     required: true
@@ -45,6 +45,12 @@ options:
       - PEM file with the CA of vCenter. Without it the CA certificates of the system are trusted.
       - If not set, the environment variable E(VMWARE_CA_PATH) is used.
     type: path
+  vcenter_timeout:
+    description:
+      - Seconds within which each connection and each answer of vCenter has to come.
+      - When two in a row did not, the module fails.
+    type: int
+    default: 60
 requirements:
   - pyvmomi >= 8.0.1
 """

@@ -30,6 +30,7 @@ def vcenter_options() -> dict[str, t.Any]:
         "port": {"type": "int", "default": 443, "fallback": (env_fallback, ["VMWARE_PORT"])},
         "validate_certs": {"type": "bool", "default": True, "fallback": (env_fallback, ["VMWARE_VALIDATE_CERTS"])},
         "ca_path": {"type": "path", "fallback": (env_fallback, ["VMWARE_CA_PATH"])},
+        "vcenter_timeout": {"type": "int", "default": 60},
     }
 
 
@@ -44,6 +45,7 @@ def vcd_options() -> dict[str, t.Any]:
         "vcd_service_account_path": {"type": "path", "fallback": (env_fallback, ["VCD_SERVICE_ACCOUNT_PATH"])},
         "vcd_validate_certs": {"type": "bool", "default": True, "fallback": (env_fallback, ["VCD_VALIDATE_CERTS"])},
         "vcd_ca_path": {"type": "path", "fallback": (env_fallback, ["VCD_CA_PATH"])},
+        "vcd_timeout": {"type": "int", "default": 60},
     }
 
 

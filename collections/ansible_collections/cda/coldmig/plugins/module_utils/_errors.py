@@ -131,11 +131,17 @@ class RequestError(ColdmigError):
 class TransportError(RequestError):
     """No answer came: not reachable, not trusted, or too late."""
 
-    def __init__(self, reason: str, *, method: str, url: str, sent: bool) -> None:
-        super().__init__(f"{method} {url}: {reason}", method=method, url=url)
+    unreachable = True
+
+    def __init__(self, reason: str, *, method: str, url: str, sent: bool, step: str = "") -> None:
+        super().__init__(f"{step}{': ' if step else ''}{method} {url}: {reason}", method=method, url=url)
         self.reason = reason
         self.sent = sent
         """Whether the server may have seen the request."""
+
+    def during(self, step: str) -> TransportError:
+        """The same error, with what was being done at the beginning of its text."""
+        return TransportError(self.reason, method=self.method, url=self.url, sent=self.sent, step=step)
 
 
 class ProtocolError(RequestError):

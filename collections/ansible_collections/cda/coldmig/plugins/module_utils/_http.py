@@ -76,7 +76,8 @@ class HttpClient:
 
     *base_url* is scheme, host, port and perhaps a path. *verify* is what ``requests`` takes: the path of a PEM file
     with the CA, ``True`` for the system's CAs, ``False`` for no check. *timeout* is in seconds, for the connection and
-    for each read. *attempts* bounds how often one request is sent. *sleep* is for tests.
+    for each read. *attempts* bounds how often one request is sent, *silences* how many requests in a row may go
+    unanswered before the last of them is not sent again. *sleep* is for tests.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class HttpClient:
         headers: t.Mapping[str, str] | None = None,
         timeout: float = 30.0,
         attempts: int = 4,
+        silences: int | None = None,
         sleep: t.Callable[[float], None] = time.sleep,
     ) -> None:
         if REQUESTS_IMPORT_ERROR is not None:
@@ -95,6 +97,9 @@ class HttpClient:
         self._verify = verify
         self._timeout = timeout
         self._attempts = attempts
+        self._silences = attempts if silences is None else silences
+        self.silent = 0
+        """How many requests in a row have had no answer."""
         self._sleep = sleep
         self._session = requests.Session()
         self._session.trust_env = False
@@ -185,10 +190,13 @@ class HttpClient:
             except requests_errors.RequestException as error:
                 failure = _transport_error(error, method, url, self._timeout, self._verify)
                 hopeless = isinstance(error, requests_errors.SSLError | requests_errors.InvalidURL)
+                self.silent = self.silent + 1 if isinstance(error, requests_errors.Timeout) else 0
+                hopeless = hopeless or self.silent >= self._silences
                 if last or hopeless or (failure.sent and not repeatable):
                     raise failure from error
                 wait = backoff(attempt)
             else:
+                self.silent = 0
                 again = RETRY_STATUS if repeatable else RETRY_STATUS_UNSENT
                 if last or answer.status_code not in again:
                     break

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from ansible_collections.cda.coldmig.plugins.module_utils import _vcd_xml as xml
-from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError, ProtocolError
+from ansible_collections.cda.coldmig.plugins.module_utils._errors import ColdmigError, ProtocolError, TransportError
 from ansible_collections.cda.coldmig.plugins.module_utils._http import (
     IDEMPOTENT,
     LARGEST_BODY,
@@ -53,6 +53,10 @@ POLL_FIRST = 0.5
 POLL_LONGEST = 5.0
 ATTEMPTS = 6
 """How often a request that may be repeated is sent while the server has trouble of its own."""
+SILENCES = 2
+"""How many requests in a row may go unanswered: a server that takes them and says nothing is not waited for longer."""
+TIMEOUT = 60
+"""Seconds within which each connection and each answer has to come, by default."""
 
 __all__ = [
     "BUSY",
@@ -152,7 +156,7 @@ class Vcd:
         *,
         validate_certs: bool = True,
         ca_path: str | None = None,
-        timeout: float = 60.0,
+        timeout: float = TIMEOUT,
         busy_timeout: float = 300.0,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -160,7 +164,9 @@ class Vcd:
         self.url = server_url("vcd_url", url)
         self._credentials = credentials
         verify: bool | str = ca_file("vcd_ca_path", ca_path) if validate_certs else False
-        self._http = _Transport(self.url, verify=verify, timeout=timeout, attempts=ATTEMPTS, sleep=sleep)
+        self._http = _Transport(
+            self.url, verify=verify, timeout=timeout, attempts=ATTEMPTS, silences=SILENCES, sleep=sleep
+        )
         self._busy_timeout = busy_timeout
         self._sleep = sleep
         self._clock = clock
@@ -183,6 +189,7 @@ class Vcd:
             ),
             validate_certs=options["vcd_validate_certs"],
             ca_path=options["vcd_ca_path"],
+            timeout=options.get("vcd_timeout") or TIMEOUT,
             busy_timeout=busy_timeout,
         )
 
@@ -214,7 +221,10 @@ class Vcd:
         """For what is done before there is a session: sent again while the server has trouble of its own."""
         attempt = 1
         while True:
-            answer = self._exchange(method, path, headers, data, repeatable=True)
+            try:
+                answer = self._exchange(method, path, headers, data, repeatable=True)
+            except TransportError as error:
+                raise error.during("logging in") from error
             if answer.status < 500 or attempt == ATTEMPTS:
                 return answer
             self._sleep(backoff(attempt))
@@ -227,7 +237,7 @@ class Vcd:
 
     def close(self) -> None:
         """Log out, as far as VCD still listens."""
-        if self._token is not None and not self._credentials.shared:
+        if self._token is not None and not self._credentials.shared and not self._http.silent:
             with contextlib.suppress(ColdmigError):
                 self._exchange("DELETE", "/cloudapi/1.0.0/sessions/current", {"Accept": self._json})
         self._token = None
@@ -305,7 +315,10 @@ class Vcd:
         attempt = troubles = 1
         reopened = False
         while True:
-            answer = self._exchange(method, path, headers, body, params=params, repeatable=repeatable)
+            try:
+                answer = self._exchange(method, path, headers, body, params=params, repeatable=repeatable)
+            except TransportError as error:
+                raise error.during(what) from error
             try:
                 self._require_success(answer, what)
             except VcdError as error:

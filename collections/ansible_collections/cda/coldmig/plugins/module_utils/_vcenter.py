@@ -29,6 +29,7 @@ from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import
 from ansible_collections.cda.coldmig.plugins.module_utils._http import backoff, ca_file, root_cause
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_calls import (
     ATTEMPTS,
+    SilentError,
     is_transient,
     is_unreached,
     make_stub,
@@ -46,6 +47,8 @@ PAGING_ATTEMPTS = 3
 REMOVAL_SECONDS = 2.0
 LARGEST_PICTURE = 16 << 20
 PNG = b"\x89PNG\r\n\x1a\n"
+TIMEOUT = 60
+"""Seconds within which each connection and each answer has to come, by default."""
 LISTED = 10
 """How many names an error lists."""
 
@@ -75,6 +78,8 @@ class NotFoundError(VcenterError):
 
 class VcenterUnreachableError(VcenterError):
     """No usable connection to vCenter."""
+
+    unreachable = True
 
 
 def listing(names: Iterable[str]) -> str:
@@ -114,11 +119,15 @@ def translated(action: str) -> Iterator[None]:
 
 
 def _connection_trouble(error: BaseException) -> str:
+    where = getattr(error, "vcenter", None)
+    name = f"vCenter {where}: " if where else ""
     if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {root_cause(error)}"
+        return f"{name}TLS failed: {root_cause(error)}"
+    if isinstance(error, SilentError):
+        return f"{name}{error}"
     if isinstance(error, TimeoutError):
-        return "no answer in time"
-    return root_cause(error)
+        return f"{name}no answer in time"
+    return f"{name}{root_cause(error)}"
 
 
 def tls_context(*, validate_certs: bool, ca_path: str | None) -> ssl.SSLContext:
@@ -170,7 +179,7 @@ class Vcenter:
         port: int = 443,
         validate_certs: bool = True,
         ca_path: str | None = None,
-        timeout: float = 60.0,
+        timeout: float = TIMEOUT,
     ) -> None:
         if PYVMOMI_IMPORT_ERROR is not None:
             raise MissingLibraryError("pyvmomi", PYVMOMI_IMPORT_ERROR)
@@ -200,6 +209,7 @@ class Vcenter:
             port=options["port"],
             validate_certs=options["validate_certs"],
             ca_path=options["ca_path"],
+            timeout=options.get("vcenter_timeout") or TIMEOUT,
         )
 
     def __enter__(self) -> Vcenter:
@@ -211,7 +221,7 @@ class Vcenter:
 
     def connect(self) -> None:
         """Log in. Raises VcenterUnreachableError, or VcenterError when the credentials are refused."""
-        with translated(f"vCenter {self.hostname}:{self.port}"):
+        with translated("logging in"):
             self._open()
 
     def _open(self, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -264,8 +274,9 @@ class Vcenter:
     def close(self) -> None:
         """Log out, as far as vCenter still listens."""
         if self._content is not None:
-            with contextlib.suppress(vmodl.MethodFault, OSError, HTTPException):
-                self._content.sessionManager.Logout()
+            if not self._stub.silence.in_a_row:
+                with contextlib.suppress(vmodl.MethodFault, OSError, HTTPException):
+                    self._content.sessionManager.Logout()
             self._content = None
         self._stub.DropConnections()
 
@@ -418,6 +429,10 @@ class Vcenter:
             datastore_name=datastore,
             datastore_free_bytes=None if summary is None else int(summary.freeSpace),
         ), []
+
+    def root(self) -> t.Any:
+        """The object that all others are below."""
+        return self._content.rootFolder
 
     def missing_rights(self, entity: t.Any, rights: Sequence[str]) -> list[str]:
         """Those of the privileges that this account lacks on an object of vCenter."""

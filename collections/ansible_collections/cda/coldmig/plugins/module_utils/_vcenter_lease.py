@@ -197,7 +197,8 @@ class _KeepAlive(threading.Thread):
                 alive = time.monotonic()
             except (vmodl.MethodFault, OSError, HTTPException) as error:
                 # vCenter may be back before the lease ends
-                ended = isinstance(error, vim.fault.Timedout) or not is_transient(error)
+                may_pass = is_transient(error) or isinstance(error, TimeoutError)
+                ended = isinstance(error, vim.fault.Timedout) or not may_pass
                 if ended or time.monotonic() - alive > self._timeout:
                     self.failure = describe_fault(error) if isinstance(error, vmodl.MethodFault) else root_cause(error)
             if self.failure:

@@ -46,8 +46,8 @@ TROUBLE = [RemoteDisconnected("gone"), TimeoutError(), HTTPException("503 Busy")
 
 @pytest.mark.parametrize("trouble", TROUBLE)
 def test_reading_is_repeated(monkeypatch: pytest.MonkeyPatch, trouble: BaseException) -> None:
-    stub = Stub(monkeypatch, trouble, trouble, "read")
-    assert stub("RetrievePropertiesEx") == "read"
+    stub = Stub(monkeypatch, trouble, "read", trouble, "read")
+    assert [stub("RetrievePropertiesEx") for _ in range(2)] == ["read"] * 2
     assert len(stub.waits) == 2
 
 
@@ -62,10 +62,33 @@ def test_what_makes_or_ends_something_is_not(
 
 
 def test_attempts_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    stub = Stub(monkeypatch, *[TimeoutError()] * 99)
-    with pytest.raises(TimeoutError):
+    stub = Stub(monkeypatch, *[RemoteDisconnected("gone")] * 99)
+    with pytest.raises(RemoteDisconnected):
         stub("RetrievePropertiesEx")
     assert stub.calls == calls.ATTEMPTS
+
+
+def test_vcenter_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = Stub(monkeypatch, *[TimeoutError()] * 99)
+    with pytest.raises(calls.SilentError) as found:
+        stub("RetrievePropertiesEx")
+    assert stub.calls == calls.SILENCES
+    assert str(found.value) == "no answer to RetrievePropertiesEx, 2 calls in a row"
+    assert found.value.vcenter == "vc:443"  # type: ignore[attr-defined]
+    assert not calls.is_transient(found.value)
+    # whoever looks then what became of it does not wait as long again
+    with pytest.raises(calls.SilentError, match="3 calls in a row"):
+        stub("Logout")
+
+
+def test_call_that_must_not_be_repeated_leaves_it_to_its_caller_to_look_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = Stub(monkeypatch, TimeoutError(), "found", TimeoutError())
+    with pytest.raises(TimeoutError) as failed:
+        stub("ImportVApp")
+    assert calls.is_transient(failed.value)
+    assert stub("RetrievePropertiesEx") == "found"
+    with pytest.raises(calls.SilentError, match="no answer to ImportVApp, 2 times"):
+        stub("ImportVApp")
 
 
 @pytest.mark.parametrize(
