@@ -54,7 +54,7 @@ def site(_site: Site) -> Iterator[Site]:
     """Simulated vCenter and VCD. All that VCD answered must have been valid."""
     yield _site
     _site.vcenter.faults()
-    _site.vcenter.settings(lease_timeout_seconds=300, device_url_host="public", boots={})
+    _site.vcenter.settings(lease_timeout_seconds=300, device_url_host="public", boots={}, denied=[])
     _site.vcd.faults()
     _site.vcd.settings(task_seconds=0.2, inventory_lag=0.2, idle_seconds=1800)
     assert _site.vcd.call("GET", "violations")["violations"] == []

@@ -99,6 +99,24 @@ def test_template_is_checked_before_any_machine_boots(gateway: Gateway, destinat
     assert only["checked"] == ["vcenter"]
 
 
+def test_privileges_that_the_account_lacks_are_named(site: Site, destination: Destination, untouched: Staged) -> None:
+    site.vcenter.settings(denied=["VApp.Import", "VirtualMachine.State.CreateSnapshot"])
+    found = destination("preflight", untouched.id, fail_on="never", record=False)["findings"]
+    assert [(one["code"], one["subject"], one["severity"]) for one in found] == [
+        ("vcenter-right", "resource pool", "error"),
+        ("vcenter-right", "folder", "error"),
+    ]
+    assert found[0]["message"] == "the account lacks privileges on resource pool 'coldmig-staging': VApp.Import"
+    site.vcenter.settings(denied=["VirtualMachine.State.CreateSnapshot", "VirtualMachine.Interact.ConsoleInteract"])
+    assert destination("preflight", untouched.id, record=False)["passed"]
+    booted = destination("preflight", untouched.id, record=False, test_boot=True, fail_on="never")
+    assert {one["message"]: one["severity"] for one in booted["findings"]} == {
+        "the account lacks privileges on folder 'coldmig-staging': VirtualMachine.State.CreateSnapshot": "error",
+        "the account lacks privileges on folder 'coldmig-staging': VirtualMachine.Interact.ConsoleInteract"
+        " (for a picture of the console)": "warning",
+    }
+
+
 def test_no_side_at_all_is_refused(destination: Destination, untouched: Staged) -> None:
     result = destination("preflight", untouched.id, **NO_VCD, **NO_VCENTER)
     assert result["failed"]

@@ -31,7 +31,7 @@ import (
 //	DELETE vms/ID
 //	GET    events                ?after=N: from the N-th on
 //	GET    faults, PUT faults    see Faults; PUT replaces all
-//	PUT    settings              {"lease_timeout_seconds", "device_url_host", "boots"}; see Boots
+//	PUT    settings              {"lease_timeout_seconds", "device_url_host", "boots", "denied"}; see Boots, Sim
 
 type vmView struct {
 	ID           string            `json:"id"`
@@ -141,6 +141,7 @@ func (s *Sim) control(r *http.Request) (interface{}, error) {
 			LeaseTimeout  *float64 `json:"lease_timeout_seconds"`
 			DeviceURLHost *string  `json:"device_url_host"`
 			Boots         *Boots   `json:"boots"`
+			Denied        []string `json:"denied"`
 		}{}
 		if err := decode(r, &settings); err != nil {
 			return nil, err
@@ -155,6 +156,9 @@ func (s *Sim) control(r *http.Request) (interface{}, error) {
 		}
 		if settings.Boots != nil {
 			s.boots = *settings.Boots
+		}
+		if settings.Denied != nil {
+			s.denied = settings.Denied
 		}
 		return settings, nil
 	}

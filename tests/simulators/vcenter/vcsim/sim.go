@@ -65,6 +65,7 @@ type Sim struct {
 	over    chan struct{} // closed when other faults take the place of these
 	seen    []int         // calls counted, per rule
 	boots   Boots
+	denied  []string // privileges that no account has
 	guests  map[types.ManagedObjectReference]guest
 	timeout time.Duration
 	urlHost string
@@ -153,6 +154,10 @@ func (s *Sim) serveSDK(w http.ResponseWriter, r *http.Request, method string, bo
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		s.inner.ServeHTTP(w, r)
 		return
+	case "HasPrivilegeOnEntities":
+		answer := s.call(r, body)
+		copyAnswer(w, answer, s.deny(answer.Body.Bytes()))
+		return
 	case "PowerOnVM_Task", "PowerOffVM_Task", "CreateSnapshot_Task", "RevertToCurrentSnapshot_Task":
 		s.serveGuest(w, r, method, body)
 		return
@@ -167,6 +172,17 @@ func (s *Sim) serveSDK(w http.ResponseWriter, r *http.Request, method string, bo
 		return
 	}
 	s.serveImport(w, r, body)
+}
+
+// deny takes the privileges that no account has out of an answer.
+func (s *Sim) deny(answer []byte) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, privilege := range s.denied {
+		granted := regexp.MustCompile(`(<privId>` + regexp.QuoteMeta(privilege) + `</privId>\s*<isGranted>)true<`)
+		answer = granted.ReplaceAll(answer, []byte("${1}false<"))
+	}
+	return answer
 }
 
 func (s *Sim) takeImportRefusal() (string, bool) {

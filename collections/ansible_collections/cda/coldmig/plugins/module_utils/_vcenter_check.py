@@ -17,20 +17,10 @@ from ansible_collections.cda.coldmig.plugins.module_utils._findings import Findi
 from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import Host
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter import Placement, Vcenter
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_policy import policy_id
+from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_rights import needed
 from ansible_collections.cda.coldmig.plugins.module_utils._vm_hardware import HardwareChoiceError, plan_for
 
 FOR_TENANTS = "The provider's vCenter is not ready for it; the provider knows more"
-RIGHTS = {
-    "resource pool": ("Resource.AssignVMToPool", "VApp.Import"),
-    "folder": (
-        "VirtualMachine.Inventory.Create",
-        "VirtualMachine.Inventory.Delete",
-        "VirtualMachine.Config.AddNewDisk",
-    ),
-    "datastore": ("Datastore.AllocateSpace",),
-    "network": ("Network.Assign",),
-}
-"""What an import needs, by the object on which."""
 MIB = 1 << 20
 
 
@@ -82,19 +72,28 @@ def _wrong_name(error: ColdmigError) -> Finding:
 
 def _rights(vcenter: Vcenter, place: Placement, wanted: Mapping[str, t.Any]) -> Iterator[Finding]:
     objects = {
+        "vCenter": (vcenter.root(), vcenter.hostname),
         "resource pool": (place.pool, wanted["resource_pool"] or wanted["cluster"]),
         "folder": (place.folder, wanted["folder"] or "the datacenter's VM folder"),
         "datastore": (place.datastore, place.datastore_name),
         "network": (place.network, wanted["network"]),
     }
-    for kind, (entity, name) in objects.items():
-        missing = vcenter.missing_rights(entity, RIGHTS[kind]) if entity is not None else []
+    for one in needed(
+        network=place.network is not None,
+        storage_policy=wanted["storage_policy"] is not None,
+        test_boot=bool(wanted.get("test_boot")),
+    ):
+        entity, name = objects[one.kind]
+        missing = vcenter.missing_rights(entity, one.rights)
         if missing:
-            yield _error(
+            yield Finding(
                 "vcenter-right",
-                kind,
-                f"the account lacks privileges on {kind} {name!r}: {', '.join(missing)}",
+                "warning" if one.dispensable else "error",
+                one.kind,
+                f"the account lacks privileges on {one.kind} {name!r}: {', '.join(missing)}"
+                f"{' (for a picture of the console)' if one.dispensable else ''}",
                 "a role with these privileges there",
+                FOR_TENANTS,
             )
 
 

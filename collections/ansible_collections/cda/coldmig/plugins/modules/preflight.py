@@ -63,6 +63,10 @@ options:
   ca_path:
     description: PEM file with vCenter's CA. When unset, E(VMWARE_CA_PATH) or the system's CAs.
     type: path
+  vcenter_timeout:
+    description: Seconds within which each connection and each answer of vCenter has to come.
+    type: int
+    default: 60
   datacenter:
     description: Name of the datacenter. Required with O(hostname).
     type: str
@@ -90,6 +94,10 @@ options:
   storage_policy:
     description: Name of the storage policy in vCenter.
     type: str
+  test_boot:
+    description: Whether the privileges for a test boot (M(cda.coldmig.vcenter_test_boot)) are looked at as well.
+    type: bool
+    default: false
   vcd_url:
     description: Cloud Director. When unset, E(VCD_URL). Without it Cloud Director is left out.
     type: str
@@ -116,6 +124,10 @@ options:
   vcd_ca_path:
     description: PEM file with Cloud Director's CA. When unset, E(VCD_CA_PATH) or the system's CAs.
     type: path
+  vcd_timeout:
+    description: Seconds within which each connection and each answer of Cloud Director has to come.
+    type: int
+    default: 60
   vcd_vcenter:
     description: The vCenter, by its name in Cloud Director. When unset, the one of O(hostname), or the only one.
     type: str
@@ -231,6 +243,7 @@ def main() -> None:
             "hardware_version": {"type": "str"},
             "guest_id": {"type": "str"},
             "storage_policy": {"type": "str"},
+            "test_boot": {"type": "bool", "default": False},
             "vcd_vcenter": {"type": "str"},
             "owner": {"type": "str"},
             "fail_on": {"type": "str", "choices": ["error", "warning", "never"], "default": "error"},

@@ -83,6 +83,11 @@ def test_every_wrong_name_in_vcenter_is_a_finding() -> None:
 class Ready:
     """A vCenter whose account may not do everything, and whose datastore is small."""
 
+    hostname = "vc"
+
+    def root(self) -> str:
+        return "root"
+
     def survey(self, **_names: object) -> tuple[Any, list[VcenterError]]:
         place: Any = type("Place", (), {})()
         place.pool, place.folder, place.datastore, place.network, place.compute = "pool", "folder", "store", None, "c"
