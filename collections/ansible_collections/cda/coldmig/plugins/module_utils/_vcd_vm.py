@@ -26,6 +26,7 @@ from ansible_collections.cda.coldmig.plugins.module_utils._destination import (
 )
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import StateError
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient, Migration
+from ansible_collections.cda.coldmig.plugins.module_utils._import_notes import AT_VCD, note_success, noting_failures
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd import Vcd
 from ansible_collections.cda.coldmig.plugins.module_utils._vcd_config import (
     Configurator,
@@ -56,11 +57,14 @@ def ensure_present(options: Options, *, check_mode: bool) -> Outcome:
     with GatewayClient.from_options(options) as gateway:
         migration = get_migration(gateway, migration_id)
         require_staged(migration)
-        with Vcd.from_options(options, busy_timeout=timeout) as vcd:
+        if not check_mode and migration["state"] != "finished":
+            # before it is looked what is there: another run may just be making it
+            migration = gateway.claim(migration_id, run_label())
+        with (
+            noting_failures(gateway, migration_id, AT_VCD),
+            Vcd.from_options(options, busy_timeout=timeout) as vcd,
+        ):
             require_provider(vcd)
-            if not check_mode and migration["state"] != "finished":
-                # before it is looked what is there: another run may just be making it
-                migration = gateway.claim(migration_id, run_label())
             if migration["state"] == "finished":
                 return _as_it_is(vcd, migration)
             target = look_up(vcd, migration, options["owner"])
@@ -104,6 +108,7 @@ def _make(
     for change in configurator.changes():
         outcome.before[change.name], outcome.after[change.name] = change.before, change.after
         configurator.apply(change)
+    note_success(gateway, migration)
     migration = gateway.finish(
         migration["id"],
         vcenter={"vm": source.moref, "name": vm.name},

@@ -29,9 +29,15 @@ from ansible_collections.cda.coldmig.plugins.module_utils._destination import (
 from ansible_collections.cda.coldmig.plugins.module_utils._errors import HttpError, InputError, StateError
 from ansible_collections.cda.coldmig.plugins.module_utils._gateway import GatewayClient, Migration
 from ansible_collections.cda.coldmig.plugins.module_utils._guest_hardware import Hardware, Host
+from ansible_collections.cda.coldmig.plugins.module_utils._import_notes import (
+    AT_TEST_BOOT,
+    AT_VCENTER,
+    note_repetition,
+    noting_failures,
+)
 from ansible_collections.cda.coldmig.plugins.module_utils._migration import mac_of
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter import FoundVm, Placement, Vcenter, VcenterError
-from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_boot import boot_test, recorded
+from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_boot import boot_test, put_back, recorded
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_import import VmRequest, import_vm
 from ansible_collections.cda.coldmig.plugins.module_utils._vcenter_policy import policy_id
 from ansible_collections.cda.coldmig.plugins.module_utils._vm_hardware import check_sizes, plan_for
@@ -51,13 +57,16 @@ def ensure_present(options: Options, *, check_mode: bool) -> Outcome:
     with GatewayClient.from_options(options) as gateway:
         migration = get_migration(gateway, migration_id)
         require_staged(migration)
-        with Vcenter.from_options(options) as vcenter:
-            if not check_mode and migration["state"] != "finished":
-                # before it is looked what is there: another run may just be making it
-                migration = gateway.claim(migration_id, run_label())
-                require_staged(migration)
+        if not check_mode and migration["state"] != "finished":
+            # before it is looked what is there: another run may just be making it
+            migration = gateway.claim(migration_id, run_label())
+            require_staged(migration)
+        with noting_failures(gateway, migration_id, AT_VCENTER), Vcenter.from_options(options) as vcenter:
             found = vcenter.find_vm(migration_id, hint=migration["refs"]["vcenter_vm"])
             if found is not None and found.complete:
+                if gateway.holds(migration_id) and not migration["refs"]["vcd_vm"]:
+                    # what a run left that was killed in a test boot: nobody can take a VM over that runs
+                    put_back(vcenter, found, timeout=options["wait_timeout"])
                 outcome = _keep(gateway, vcenter, migration, found, check_mode=check_mode)
             elif migration["state"] == "finished":
                 raise StateError(
@@ -125,14 +134,15 @@ def ensure_booted(options: Options, *, check_mode: bool) -> Outcome:
                     raise InputError("screenshot", path, f"a path that can be written ({error.strerror})") from error
                 outcome.values["screenshot"] = path
 
-        result = boot_test(
-            vcenter,
-            found,
-            timeout=options["timeout"],
-            without_tools=options["without_tools"],
-            wait_timeout=options["wait_timeout"],
-            picture=keep,
-        )
+        with noting_failures(gateway, migration_id, AT_TEST_BOOT):
+            result = boot_test(
+                vcenter,
+                found,
+                timeout=options["timeout"],
+                without_tools=options["without_tools"],
+                wait_timeout=options["wait_timeout"],
+                picture=keep,
+            )
         outcome.values["test_boot"] = asdict(result)
         gateway.note_check(migration_id, "test-boot", {"passed": result.passed, "detail": result.detail})
     return outcome
@@ -187,6 +197,10 @@ def _create(
     if check_mode:
         return outcome
 
+    def repeated(text: str) -> None:
+        outcome.notes.append(text)
+        note_repetition(gateway, migration["id"], AT_VCENTER)
+
     gateway.begin_import(migration["id"], run_label())
     if half_made is not None:
         vcenter.remove_vm(half_made, timeout=options["wait_timeout"])
@@ -200,7 +214,7 @@ def _create(
             timeout=options["wait_timeout"],
             network_name=options["network"] or "",
             attempts=options["import_attempts"],
-            note=outcome.notes.append,
+            note=repeated,
         )
     except HttpError as error:
         give_up_if_lost(gateway, migration["id"], error)

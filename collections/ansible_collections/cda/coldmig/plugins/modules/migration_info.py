@@ -268,6 +268,24 @@ migrations:
       description: Room in the staging area that was promised to it when it was confirmed.
       type: int
       sample: 1289748480
+    checks:
+      description:
+        - What was found last at the destination, by name. C(preflight), what is in the way there; C(test-boot), whether
+          the VM starts; C(import), why an import failed or is repeated, until it has succeeded.
+        - Each has C(at), C(by), C(passed), C(detail) and C(findings), in words that the tenant may read.
+      type: dict
+      sample:
+        import:
+          at: "2026-03-02T11:00:00Z"
+          by: provider
+          passed: false
+          detail: The import failed. The next run of the provider tries again.
+          findings:
+            - code: vcd-import
+              severity: error
+              subject: Cloud Director
+              message: The storage profile gold has no room for 2 MB. [request coldmig-4f6c-12]
+              expected: ""
     superseded_by:
       description: Migration of a later boot of the same machine that has taken its place.
       type: str
