@@ -65,7 +65,9 @@ def test_registers_the_disks_of_every_controller(  # noqa: PLR0917 - fixtures an
     with machine.start() as running:
         migration = wait_until(lambda: running.alive and site.migrations(name), f"{name} to register", scaled(60))[0]
         stats = running.block_stats()
-    assert {disk["serial"] for disk in migration["disks"]} == {f"ON-{controller}" for controller in CONTROLLERS}
+    assert {disk["serial"] for disk in migration["machine"]["disks"]} == {
+        f"ON-{controller}" for controller in CONTROLLERS
+    }
     assert migration["state"] == "waiting"
     assert migration["machine"]["live_boot_firmware"] == ("bios" if firmware is Firmware.BIOS else "efi")
     assert all(one.untouched for one in stats)
