@@ -6,6 +6,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import pytest
+
 from simulators.run import Site
 
 from .conftest import Destination, Gateway, Provider, Stage, assert_same_content, vapps_of, vms_of
@@ -79,6 +81,7 @@ def test_vm_that_does_not_start_stays_in_vcenter_until_somebody_decides(
     assert (vms_of(site, other.id), gateway.migration(other.id)["state"]) == ([], "canceled")
 
 
+@pytest.mark.long
 def test_run_killed_in_a_test_boot_is_undone_or_gone_on_with(
     site: Site, gateway: Gateway, stage: Stage, provider: Provider, destination: Destination
 ) -> None:
