@@ -71,6 +71,17 @@ def test_a_shadow_without_root_gets_it() -> None:
     assert livesetup.shadow_with("daemon:*:1\n", HASH) == f"root:{HASH}:::::::\ndaemon:*:1\n"
 
 
+def test_what_is_there_is_replaced_and_the_umask_changes_no_mode(root: Path) -> None:
+    (root / "etc/localtime").symlink_to("/usr/share/zoneinfo/Etc/UTC")
+    mask = os.umask(0o077)
+    try:
+        assert livesetup.apply(config(time={"zone": "Europe/Berlin"}, banner="x"), root) == []
+    finally:
+        os.umask(mask)
+    assert str((root / "etc/localtime").readlink()) == "/usr/share/zoneinfo/Europe/Berlin"
+    assert (root / livesetup.BANNER).stat().st_mode & 0o777 == 0o644
+
+
 def test_a_time_zone_that_the_image_lacks_is_said_and_the_rest_is_done(root: Path) -> None:
     assert livesetup.apply(config(time={"zone": "Europe/Berlin"}), root) == []
     assert str((root / "etc/localtime").readlink()) == "/usr/share/zoneinfo/Europe/Berlin"
