@@ -265,10 +265,10 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_doctor_comes_by_itself_in_trouble_and_tells_news_only() -> None:
     agent = agent_of(config())
     probe = NoCable()
+    agent.status.phase(Phase.NETWORK)
     with Doctor(agent, probe):  # type: ignore[arg-type]
         time.sleep(0.3)
         assert probe.looked == 0
-        agent.status.phase(Phase.NETWORK)
         agent.status.problem("no link")
         wait_until(lambda: probe.looked >= 3)
     lines = [line for _number, line in agent.status.events_after(0)]
@@ -288,11 +288,22 @@ def test_the_doctor_comes_when_called_and_not_after_an_end() -> None:
         called.test()
         wait_until(lambda: probe.looked == 1)
     agent = agent_of(config())
+    agent.status.phase(Phase.FAILED)
+    agent.status.problem("the end")
     with Doctor(agent, probe):  # type: ignore[arg-type]
-        agent.status.phase(Phase.FAILED)
-        agent.status.problem("the end")
-        time.sleep(0.3)
-    assert probe.looked == 1
+        wait_until(lambda: probe.looked >= 10)
+    assert agent.status.snapshot().checks == ()
+
+
+@pytest.mark.usefixtures("hurried")
+def test_links_and_addresses_are_shown_as_they_are_now() -> None:
+    agent = agent_of(config())
+    agent.status.network(["eth0 52:54:00:00:00:01 link up 192.0.2.10"])
+    agent.status.phase(Phase.COPYING)
+    with Doctor(agent, NoCable()):  # type: ignore[arg-type]
+        wait_until(lambda: "NO LINK" in agent.status.snapshot().network[0])
+    lines = [line for _number, line in agent.status.events_after(0)]
+    assert lines.count("network: eth0 52:54:00:00:00:01 NO LINK") == 1
 
 
 def test_what_the_console_costs_is_loaded_only_for_a_full_screen() -> None:

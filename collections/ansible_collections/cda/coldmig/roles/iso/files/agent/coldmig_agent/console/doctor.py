@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tests the way to the site while there is a trouble with it, and whenever a person wants it."""
+"""Tests the way to the site while there is a trouble with it, and whenever a person wants it; watches the links."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from coldmig_agent import checks
+from coldmig_agent import checks, network
 from coldmig_agent.checks import Result
 from coldmig_agent.console.words import ENDED
 from coldmig_agent.probing import LiveProbe, Probe
+from coldmig_agent.status import Phase
 
 if TYPE_CHECKING:
     from coldmig_agent.lifecycle import Agent
@@ -21,7 +22,7 @@ LOG = logging.getLogger(__name__)
 #: A trouble has to last this long, so that a single lost answer starts nothing.
 PATIENCE_SECONDS = 3.0
 AGAIN_SECONDS = 10.0
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 1.0
 
 
 class Doctor:
@@ -57,6 +58,7 @@ class Doctor:
         last = -AGAIN_SECONDS
         while not self._stop.wait(_LOOK_SECONDS):
             now = time.monotonic()
+            self._look_at_interfaces()
             since = (since or now) if self._troubled() else None
             due = since is not None and now - since >= PATIENCE_SECONDS and now - last >= AGAIN_SECONDS
             if due or self._wanted.is_set():
@@ -66,6 +68,12 @@ class Doctor:
                 except Exception:
                     LOG.exception("testing the way to the site")
                 last = time.monotonic()
+
+    def _look_at_interfaces(self) -> None:
+        """Links and addresses as they are now: a cable may be pulled, or an address corrected, at any time."""
+        agent = self._agent
+        if self._by_itself and agent.status.snapshot().phase not in {Phase.STARTING, Phase.NETWORK}:
+            agent.status.network([network.describe_interface(state) for state in self._probe.states()])
 
     def examine(self) -> list[Result]:
         """Go through the steps; what is known is shown at once."""

@@ -82,6 +82,7 @@ class Editor:
         """The form was not accepted: say why and go on."""
         self.wants_submit = False
         self.message = reply.text
+        self._at = 0
         for one in self.form.fields:
             if one.secret and self.form.button != "Apply":
                 self._values[one.key] = ""

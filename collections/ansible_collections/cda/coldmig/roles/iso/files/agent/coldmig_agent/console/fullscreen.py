@@ -75,6 +75,7 @@ class FullScreen:
         self._codes: list[int] = []
         self._since = 0.0
         self._told: tuple[int, int] | None = None
+        self._shown: object = None
 
     def start(self) -> None:
         """Take the terminal over."""
@@ -91,6 +92,7 @@ class FullScreen:
     def refresh(self) -> None:
         """Draw everything anew the next time, as others may have written over it; and ask for the size."""
         self._display.clear()
+        self._shown = None
         if self._terminal.size() == (0, 0):
             self._terminal.write(_WHERE)
 
@@ -105,6 +107,9 @@ class FullScreen:
         """Show lines that fill the size exactly. False when the line is still busy with the picture before."""
         if not self._terminal.drained:
             return False
+        if self._shown == (list(lines), cursor, size):
+            return True
+        self._shown = (list(lines), cursor, size)
         columns, rows = size
         texts = [line.text[:columns].ljust(columns).encode("ascii", "replace") for line in lines[:rows]]
         # The last place of the last row would make some terminals scroll.

@@ -123,7 +123,9 @@ class Seat:
 
     def _write(self, lines: Sequence[str], prefix: str = "") -> None:
         if lines:
-            self._terminal.write("".join(f"{prefix}{line}\r\n" for line in lines))
+            # A terminal makes CR LF of it by itself (ONLCR).
+            end = "\n" if self._terminal.takes_input else "\r\n"
+            self._terminal.write("".join(f"{prefix}{line}{end}" for line in lines))
 
     def _in_lines(self) -> Mode:
         self._terminal.keys()

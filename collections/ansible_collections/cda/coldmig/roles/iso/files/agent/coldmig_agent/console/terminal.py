@@ -125,6 +125,6 @@ class Terminal:
             settings[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG)
             settings[3] |= (termios.ICANON | termios.ECHOE | termios.ECHOK) if lines else 0
             settings[3] |= termios.ECHO if echo else 0
-            settings[1] |= termios.OPOST
+            settings[1] |= termios.OPOST | termios.ONLCR
             settings[6][termios.VMIN], settings[6][termios.VTIME] = b"\x01", b"\x00"
             termios.tcsetattr(self._input, termios.TCSANOW, settings)
