@@ -5,50 +5,84 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from simulators.run import Site
 
-from .conftest import Gateway, Provider, Stage, Staged, assert_same_content, vapps_of, vms_of
+from .conftest import Gateway, Provider, Stage, Staged, assert_same_content, vms_of
 
 MIGRATIONS = 20
-EVERY_SEVENTH = [{"every": 7, "action": "refuse"}]
+FAULTS = ("refuse", "drop", "lose")
+MOST_CALLS = 100_000
 
 
+def every_seventh(*actions: str) -> list[dict[str, Any]]:
+    """Rules by which the seventh call meets the first of these, the fourteenth the second, and so on, in turns."""
+    turn = 7 * len(actions)
+    return [
+        {"at": list(range(7 * number, MOST_CALLS, turn)), "action": action} for number, action in enumerate(actions, 1)
+    ]
+
+
+@pytest.mark.parametrize(
+    "actions", [FAULTS, *(pytest.param((action,), marks=pytest.mark.long) for action in FAULTS)], ids="-".join
+)
 def test_twenty_migrations_are_finished_in_one_run_though_every_seventh_call_fails(
-    site: Site, gateway: Gateway, stage: Stage, provider: Provider
+    gateway: Gateway, stage: Stage, provider: Provider, site: Site, *, actions: tuple[str, ...]
 ) -> None:
     migrations = [stage(sizes=(2, 1)) for _ in range(MIGRATIONS)]
     before = {vm["id"] for vm in site.vcenter.vms()}
-    site.vcenter.faults(calls=EVERY_SEVENTH)
-    site.vcd.faults(calls=EVERY_SEVENTH)
+    # a lease whose answer is lost has to end by itself
+    site.vcenter.settings(lease_timeout_seconds=15)
+    seen = [len(service.events("call-fault")) for service in (site.vcenter, site.vcd)]
+    for service in (site.vcenter, site.vcd):
+        service.faults(calls=every_seventh(*actions))
     run = provider.finish(*migrations, arguments=("--forks", "10"))
-    refused = [len(service.events("call-fault")) for service in (site.vcenter, site.vcd)]
+    failed = [
+        service.events("call-fault")[count:] for service, count in zip((site.vcenter, site.vcd), seen, strict=True)
+    ]
     site.vcenter.faults()
     site.vcd.faults()
     assert run.status == 0, run.text
-    assert min(refused) > MIGRATIONS, refused
+    for events in failed:
+        assert len(events) > MIGRATIONS
+        assert {event["detail"]["action"] for event in events} == set(actions)
     assert_all_there_once(site, gateway, migrations, before)
 
 
 def assert_all_there_once(site: Site, gateway: Gateway, migrations: list[Staged], before: set[str]) -> None:
     """Each migration has its VM, in both, with its disks; ``before`` are the VMs of others. Nothing is left over."""
+    in_vcd = [found for vapp in site.vcd.call("GET", "vapps") for found in vapp["vms"]]
     for migration in migrations:
-        assert gateway.migration(migration.id)["state"] == "finished"
+        seen = gateway.migration(migration.id)
+        assert (seen["state"], seen["claim"]) == ("finished", None)
         (vm,) = vms_of(site, migration.id)
-        (vapp,) = vapps_of(site, migration.name)
-        assert [found["moref"] for found in vapp["vms"]] == [vm["id"]]
+        in_vcd = [
+            found for vapp in site.vcd.call("GET", "vapps") for found in vapp["vms"] if found["moref"] == vm["id"]
+        ]
+        assert [found["name"] for found in in_vcd] == [migration.name]
+        assert vm["snapshots"] == 0
         for disk, source in zip(site.vcenter.disks_of(vm["id"]), migration.disks, strict=True):
             assert_same_content(disk, source)
     assert len({vm["id"] for vm in site.vcenter.vms()} - before) == len(migrations)
+    assert [vapp["name"] for vapp in site.vcd.call("GET", "vapps") if not vapp["vms"]] == []
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("arrive", ["vapp", "shared", "existing", "standalone"])
 def test_runs_that_are_killed_between_any_calls_are_gone_on_with(
-    site: Site, gateway: Gateway, stage: Stage, provider: Provider
+    gateway: Gateway, stage: Stage, provider: Provider, site: Site, *, arrive: str
 ) -> None:
-    migrations = [stage(sizes=(2, 1)) for _ in range(4)]
+    wanted: dict[str, Any] = {"import_as": arrive}
+    if arrive == "existing":
+        host = stage(sizes=(1,))
+        assert provider.finish(host).status == 0
+        wanted["vapp"] = host.name
+    elif arrive == "shared":
+        wanted["vapp"] = "killed-together"
+    migrations = [stage(sizes=(2, 1), destination=wanted) for _ in range(4)]
     before = {vm["id"] for vm in site.vcenter.vms()}
     site.vcenter.settings(lease_timeout_seconds=5)
     provider.variables["finish_claim_seconds"] = 2
