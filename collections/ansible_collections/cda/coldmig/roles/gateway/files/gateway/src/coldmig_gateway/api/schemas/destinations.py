@@ -13,7 +13,7 @@ Reference = Annotated[Line, StringConstraints(min_length=1, max_length=512)]
 Run = Annotated[Line, StringConstraints(min_length=1, max_length=200)]
 Holder = Annotated[str, Matching(r"[A-Za-z0-9-]{8,64}", "8 to 64 letters, digits and '-'")]
 HoldSeconds = Annotated[int, Field(ge=2, le=3600, description="How long the claim holds unless it is renewed")]
-CheckName = Literal["preflight", "test-boot"]
+CheckName = Literal["preflight", "test-boot", "import"]
 
 
 class ClaimInput(Input):
