@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -344,3 +346,43 @@ def test_progress_comes_now_and_then(person: Person, monkeypatch: pytest.MonkeyP
         person.wait_for("coldmig: disk 0 [########")
         person.wait_for("disk 0: 1.0 GiB free")
         person.wait_for("the link to the site limits the speed")
+
+
+def test_a_line_that_was_hung_up_is_used_again(person: Person, tmp_path: Path) -> None:
+    """As the kernel does to a terminal whose shell has ended: what was open gives nothing any more."""
+    other = Person()
+    link = tmp_path / "console"
+    link.symlink_to(person.path)
+    status, keys = Status(), Keys()
+    with Seats([link], Machine(None, lambda: None, lambda: None), status, keys, "auto"):
+        person.wait_for("full screen")
+        link.unlink()
+        link.symlink_to(other.path)
+        person.hang_up()
+        deadline = time.monotonic() + PATIENCE
+        while "still here" not in other.text:
+            assert time.monotonic() < deadline
+            status.event("still here")
+            time.sleep(0.3)
+        other.type("\r")
+        other.wait_for("STARTING")
+    other.close()
+
+
+_TIOCVHANGUP = 0x5437  # asm-generic/ioctls.h
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="hanging a terminal up needs root")
+@pytest.mark.parametrize("wanted", ["auto", "screen", "plain"])
+def test_a_terminal_that_the_kernel_has_hung_up_is_used_again(person: Person, wanted: str) -> None:
+    room = Room(person, wanted)
+    with room.seats:
+        person.wait_for({"auto": "full screen", "screen": "h help", "plain": "Type help"}[wanted])
+        fcntl.ioctl(person._slave, _TIOCVHANGUP)
+        deadline = time.monotonic() + PATIENCE
+        while "still here" not in person.text:
+            assert time.monotonic() < deadline
+            room.status.event("still here")
+            time.sleep(0.3)
+        person.type("log\n" if wanted == "plain" else "\r" if wanted == "auto" else "h")
+        person.wait_for({"auto": "STARTING", "screen": "Ctrl-L", "plain": "still here"}[wanted])

@@ -241,6 +241,7 @@ class Seat:
         try:
             shell.run(self._terminal.path, self._term)
         finally:
+            self._terminal.reopen()
             if self._full is not None:
                 self._full.start()
             elif self.mode is Mode.PLAIN:

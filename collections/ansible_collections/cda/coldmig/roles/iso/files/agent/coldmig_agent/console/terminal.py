@@ -23,15 +23,36 @@ class Terminal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        common = os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_APPEND
-        self._fd = os.open(path, os.O_WRONLY | common)
-        self._input: int | None = None
-        self._before: list[object] = []
         self._pending = b""
-        if os.isatty(self._fd):
-            with contextlib.suppress(OSError, termios.error):
-                self._input = os.open(path, os.O_RDONLY | common)
+        self._mode: tuple[bool, bool] | None = None
+        self._fd, self._input = self._open()
+        self._before: list[object] = []
+        if self._input is not None:
+            with contextlib.suppress(termios.error):
                 self._before = list(termios.tcgetattr(self._input))
+
+    def _open(self) -> tuple[int, int | None]:
+        common = os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_APPEND
+        output = os.open(self.path, os.O_WRONLY | common)
+        if os.isatty(output):
+            with contextlib.suppress(OSError):
+                return output, os.open(self.path, os.O_RDONLY | common)
+        return output, None
+
+    def reopen(self) -> None:
+        """Begin anew after a hang-up, which makes what is open useless: the kernel hangs a terminal up when a shell
+        that had it for its own ends, or when a line's carrier goes."""
+        try:
+            opened = self._open()
+        except OSError:
+            return  # nobody is at its other end; what is open stays until somebody is
+        for fd in (self._fd, self._input):
+            if fd is not None:
+                os.close(fd)
+        self._fd, self._input = opened
+        self._pending = b""
+        if self._mode is not None:
+            self._set(*self._mode)
 
     @property
     def takes_input(self) -> bool:
@@ -84,17 +105,20 @@ class Terminal:
             if error.errno not in _GONE:
                 raise
             data = b""
-        if not data:  # hung up: a serial line has carrier again sooner or later
+        if not data:
             time.sleep(seconds)
+            self.reopen()
         return data
 
     def keys(self) -> None:
         """From now on every key comes at once, and none is echoed."""
-        self._set(lines=False, echo=False)
+        self._mode = (False, False)
+        self._set(*self._mode)
 
     def lines(self, *, echo: bool = True) -> None:
         """From now on a line comes when Enter is pressed; the terminal echoes (or not: for passwords) and edits."""
-        self._set(lines=True, echo=echo)
+        self._mode = (True, echo)
+        self._set(*self._mode)
 
     def forget(self) -> None:
         """What was typed so far was no answer."""
@@ -104,6 +128,7 @@ class Terminal:
 
     def restore(self) -> None:
         """The settings that it had."""
+        self._mode = None
         if self._input is not None and self._before:
             with contextlib.suppress(termios.error):
                 termios.tcsetattr(self._input, termios.TCSANOW, self._before)  # type: ignore[arg-type]
@@ -116,7 +141,7 @@ class Terminal:
             self._input = None
         os.close(self._fd)
 
-    def _set(self, *, lines: bool, echo: bool) -> None:
+    def _set(self, lines: bool, echo: bool) -> None:
         if self._input is None:
             return
         with contextlib.suppress(termios.error):
