@@ -516,6 +516,13 @@ class Running:
                 raise MachineError(self._complaint(f"had no event {name} within {scaled(seconds):.0f} s"))
             time.sleep(1)
 
+    def press(self, *keys: str) -> None:
+        """Presses keys one after the other on the machine's own keyboard, by QEMU's names (`ret`, `a`, `shift-a`)."""
+        for key in keys:
+            codes = [{"type": "qcode", "data": code} for code in key.split("-")]
+            self._qmp.execute("send-key", {"keys": codes, "hold-time": 30})
+            time.sleep(scaled(0.1))
+
     def set_link(self, nic: int, up: bool) -> None:
         """Plugs or pulls the cable of a NIC."""
         self._qmp.execute("set_link", {"name": f"nic{nic}", "up": up})
