@@ -341,11 +341,15 @@ def test_a_proxy_can_be_corrected_while_the_site_is_in_use(serve: Callable[..., 
     site.use_proxy(Endpoint("127.0.0.1", proxy.port, "ann", "s3cret"))
     assert connection.request("GET", "/", token="tok") == b"{}"
     assert len(proxy.targets) == 1
-    site.use_proxy(None)  # the connection through the proxy is still open
+    other = Proxy("ann:s3cret")
+    site.use_proxy(Endpoint("127.0.0.1", other.port, "ann", "s3cret"))  # the connection through the first is still open
     assert connection.request("GET", "/", token="tok") == b"{}"
-    assert len(proxy.targets) == 1
+    assert (len(proxy.targets), len(other.targets)) == (1, 1)
+    site.use_proxy(None)
+    assert connection.request("GET", "/", token="tok") == b"{}"
+    assert (len(proxy.targets), len(other.targets)) == (1, 1)
     proxy.close()
-    assert connection.request("GET", "/", token="tok") == b"{}"
+    other.close()
 
 
 def test_a_proxy_that_refuses_is_named(serve: Callable[..., Server]) -> None:
