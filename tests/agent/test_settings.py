@@ -14,7 +14,7 @@ from agent_lab import Authority
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coldmig_agent import settings
+from coldmig_agent import cli, settings
 from coldmig_agent.config import Config, parse_document
 from coldmig_agent.netsettings import Match, Route
 from support.agent import iso_settings, write_smbios
@@ -227,3 +227,12 @@ def test_whatever_is_typed_gives_sound_settings_and_sentences(values: Mapping[st
     found = settings.effective(config(machines=ROWS), values, "S 1", [])
     assert settings.effective(found.config, {}, "", []).config.network == found.config.network
     assert all(problem.startswith("coldmig.") for problem in found.problems)
+
+
+def test_a_certificate_that_is_none_is_said_at_the_console(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    console, path = tmp_path / "console", tmp_path / "config.json"
+    console.touch()
+    path.write_text(json.dumps(iso_settings("https://site.example", "-----BEGIN CERTIFICATE-----\nMAoC\n")))
+    assert cli.main(["--config", str(path), "--console", str(console), "--once"]) == 2
+    assert "site.ca_pem holds no certificate" in console.read_text()

@@ -7,6 +7,7 @@ import argparse
 import ctypes
 import logging
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from coldmig_agent.interfaces import PROC, read_text
 from coldmig_agent.keys import Keys
 from coldmig_agent.lifecycle import Agent, Stopped
 from coldmig_agent.orders import BeginAgainError
+from coldmig_agent.site import tls_context
 from coldmig_agent.status import Phase, Status
 
 LOG = logging.getLogger("coldmig_agent")
@@ -138,6 +140,9 @@ def _run(arguments: argparse.Namespace) -> int:
         for sentence in dict.fromkeys([*found.problems, *livesetup.noted_problems()]):
             status.event(sentence)
         clock.start(config.time.ntp, stop, status.event)
+        tls_context(config.site.ca_pem)
+    except ssl.SSLError:
+        config, problem = None, "the settings of this ISO cannot be used: site.ca_pem holds no certificate"
     except ConfigError as error:
         problem = f"the settings of this ISO cannot be used: {error}"
     machine = Machine(None, _reboot, _poweroff, config=config)
