@@ -8,13 +8,15 @@ disk 0: swap with a hibernation image's signature, dirty ext4, LVM with a snapsh
 dirty XFS, Btrfs, a degraded RAID1 with LVM on it, half of an LVM RAID1, NTFS, FAT, and two file systems that were
 damaged on purpose
 disk 1: the other half of the RAID1, of the Btrfs, and of the LVM RAID1
+disks 2 and 3: a RAID1 of Intel's firmware (imsm), with a dirty ext4 on it
 
 Each dirty file system is the root of a small system whose name is :data:`HOSTS`'s when its journal is replayed, and
 "before-the-journal" when it is not.
 
-The same guest can also *provoke* such disks the way a stock live system does: it starts the array, and then, with all
-disks set read-only, mounts a logical volume read-only. Both write. That is the proof that the measurement of the tests
-sees writes, and why the fence is more than a flag.
+The same guest can also *provoke* such disks the way a stock live system does: it starts arrays, "only" mounts file
+systems read-only, resumes, swaps, sets the clock, and, with all disks set read-only, mounts a logical volume. All of it
+writes: :data:`PROVOKED` says where. That is the proof that the measurement of the tests sees each of these writes, and
+why the fence is more than a flag.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from coldmig_iso.tree import ARCHIVE
 
 from e2e.qemu import Controller, Disk, Machine, Running
 
-TOOLS = ("mdadm", "lvm", "mke2fs", "mkfs.xfs", "mkfs.btrfs")
+TOOLS = ("mdadm", "mdmon", "lvm", "mke2fs", "mkfs.xfs", "mkfs.btrfs")
 HOST_TOOLS = ("sfdisk", "mkntfs", "mkfs.vfat", "mke2fs", "mkfs.btrfs")
 MIB = 1 << 20
 _MODULES = (
@@ -39,6 +41,7 @@ _MODULES = (
     "xfs", "btrfs",
 )  # fmt: skip
 _SIZES = ((64, 64, 320, 64, 320, 160, 96, 48, 16, 16, 16, 128), (64, 160, 48))
+_IMSM_MIB = 64
 NTFS, FAT, BAD_EXT4, BAD_BTRFS = 9, 10, 11, 12
 
 #: Host name that a replayed journal gives -> key of the file system.
@@ -60,9 +63,15 @@ export PATH=/sbin:/bin DM_DISABLE_UDEV=1
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev
 exec </dev/console >/dev/console 2>&1
 for module in @MODULES@; do modprobe $module; done
-while [ ! -b /dev/sda3 ] || [ ! -b /dev/sdb3 ] || [ ! -b /dev/sd?12 ]; do sleep 1; done
-A=/dev/sda B=/dev/sdb
-[ -b /dev/sda12 ] || A=/dev/sdb B=/dev/sda  # the kernel may find them in either order
+A= B= C= D=
+while [ -z "$A" ] || [ -z "$B" ] || [ -z "$D" ]; do
+    sleep 1
+    A= B= C= D=
+    for disk in /dev/sd[a-z]; do  # the kernel may find them in any order
+        if [ -b ${disk}12 ]; then A=$disk; elif [ -b ${disk}3 ]; then B=$disk; else D=$C C=$disk; fi
+    done
+done
+export IMSM_NO_PLATFORM=1 MDADM_NO_UDEV=1
 options='devices/obtain_device_list_from_udev=0 activation/udev_sync=0 activation/udev_rules=0 activation/monitoring=0'
 options="$options "'global/thin_check_executable=""'
 lvm() { /sbin/lvm "$@" --config "$options"; }
@@ -95,6 +104,9 @@ for name in ext4 lvm thin raid xfs btrfs degraded lv-raid; do mkdir -p /mnt/$nam
 mdadm --create /dev/md0 --name=source:0 --level=1 --raid-devices=2 --metadata=1.2 --assume-clean --run ${A}4 ${B}1
 /sbin/mke2fs -q -t ext4 /dev/md0 && mount -t ext4 /dev/md0 /mnt/raid
 mdadm --create /dev/md1 --name=source:half --level=1 --raid-devices=2 --metadata=1.2 --run ${A}7 missing
+mdadm --create /dev/md127 --metadata=imsm --raid-devices=2 --run $C $D
+mdadm --create /dev/md126 --level=1 --raid-devices=2 --assume-clean --run /dev/md127
+/sbin/mke2fs -q -t ext4 /dev/md126 && mkdir -p /mnt/imsm && mount -t ext4 /dev/md126 /mnt/imsm
 lvm pvcreate -q ${A}3 /dev/md1 ${A}8 ${B}3
 lvm vgcreate -q vg ${A}3
 lvm vgcreate -q vgmd /dev/md1
@@ -111,24 +123,51 @@ mkfs.xfs -q ${A}5 && mount -t xfs ${A}5 /mnt/xfs
 mkfs.btrfs -q -m raid1 -d raid1 ${A}6 ${B}2
 mount -t btrfs -o device=${A}6,device=${B}2 ${A}6 /mnt/btrfs
 for name in ext4 lvm thin raid xfs btrfs degraded lv-raid; do system /mnt/$name $name; done
+system /mnt/imsm imsm
 sync
 lvm lvcreate -q -s -L 32M -n before vg/root
-rename ext4 lvm thin raid xfs btrfs degraded lv-raid
+rename ext4 lvm thin raid xfs btrfs degraded lv-raid imsm
 """
 
 PROVOKE = """
+mkdir -p /mnt/raid /mnt/any /mnt/lvm
 mdadm --assemble --run /dev/md0 ${A}4 ${B}1
-mkdir -p /mnt/raid
 mount -t ext4 -o ro /dev/md0 /mnt/raid && umount /mnt/raid
 mdadm --wait /dev/md0
 mdadm --stop /dev/md0
+mdadm --assemble --run /dev/md1 ${A}7
+lvm vgchange -a y vgmd
+mount -t ext4 -o ro /dev/mapper/vgmd-root /mnt/any && umount /mnt/any
+lvm vgchange -a n vgmd; mdadm --stop /dev/md1
+mdadm --assemble /dev/md127 $C $D
+IMSM_NO_PLATFORM=1 mdadm --incremental --run /dev/md127
+for array in /dev/md126 /dev/md/*; do mount -t ext4 -o ro $array /mnt/any && umount /mnt/any && break; done
+mdadm --stop --scan
+mount -t ext4 -o ro ${A}2 /mnt/any && umount /mnt/any
+mount -t xfs -o ro ${A}5 /mnt/any && umount /mnt/any
+mount -t btrfs -o ro,device=${A}6,device=${B}2 ${A}6 /mnt/any && umount /mnt/any
+stat -c '0x%t:0x%T' ${A}1 | { IFS=: read -r major minor; echo $((major)):$((minor)) >/sys/power/resume; }
+hwclock -w -u
 for disk in /dev/sd??; do blockdev --setro "$disk"; done
 blockdev --setro $A && blockdev --setro $B
 lvm vgchange -a y vg
-mkdir -p /mnt/lvm
 mount -t ext4 -o ro /dev/mapper/vg-root /mnt/lvm
-dmesg | grep -E 'read-only|recovery|md0'
+dmesg | grep -E 'read-only|recovery|md0|md12|PM:'
 """
+#: What the provocation writes to, (disk, partition), partition 0 being the whole disk; every hazard of these disks
+#: that a kernel alone can set off.
+PROVOKED = {
+    "swap with a hibernation image": (0, 1),
+    "dirty ext4": (0, 2),
+    "LVM": (0, 3),
+    "RAID1": (0, 4),
+    "dirty XFS": (0, 5),
+    "dirty Btrfs": (0, 6),
+    "degraded RAID1": (0, 7),
+    "RAID1, other half": (1, 1),
+    "Intel RAID": (2, 0),
+    "Intel RAID, other half": (3, 0),
+}
 
 
 def missing_tools() -> list[str]:
@@ -137,7 +176,7 @@ def missing_tools() -> list[str]:
 
 
 def make(directory: Path, tree: Path) -> list[Disk]:
-    """Make both disks in ``directory``. ``tree``: result of the stage "tree" (the guest's kernel and modules)."""
+    """Make all four disks in ``directory``. ``tree``: result of the stage "tree" (the guest's kernel and modules)."""
     disks = []
     for index, sizes in enumerate(_SIZES):
         path = directory / f"dirty{index}.raw"
@@ -147,6 +186,11 @@ def make(directory: Path, tree: Path) -> list[Disk]:
         subprocess.run(["sfdisk", "--quiet", path], input=table, text=True, check=True, env={"PATH": _PATH})
         disks.append(Disk(path, f"DIRTY-{index}"))
     _plain_partitions(disks[0].path)
+    for index in (len(_SIZES), len(_SIZES) + 1):
+        path = directory / f"dirty{index}.raw"
+        with path.open("wb") as image:
+            image.truncate(_IMSM_MIB * MIB)
+        disks.append(Disk(path, f"DIRTY-{index}"))
     with _workshop(directory, tree, disks, "make", MAKE) as guest:
         guest.wait_for("^DISKS-MADE", 60, failure=["^Kernel panic", "not syncing"])
         # the plug is pulled here, with everything mounted
@@ -161,10 +205,7 @@ def _plain_partitions(disk: Path) -> None:
         BAD_EXT4: ["mke2fs", "-q", "-t", "ext4"],
         BAD_BTRFS: ["mkfs.btrfs", "-q", "--mixed"],
     }
-    listing = subprocess.run(
-        ["sfdisk", "--dump", disk], capture_output=True, text=True, check=True, env={"PATH": _PATH}
-    )
-    starts = [int(start) * 512 for start in re.findall(r"start= *(\d+)", listing.stdout)]
+    starts = [start for start, _size in _places(disk)]
     for number, command in makers.items():
         part = disk.with_suffix(f".part{number}")
         with part.open("wb") as image:
@@ -183,8 +224,25 @@ def _plain_partitions(disk: Path) -> None:
         part.unlink()
 
 
+def _places(disk: Path) -> list[tuple[int, int]]:
+    """Start and size of each partition in bytes; none of a disk without a table."""
+    listing = subprocess.run(
+        ["sfdisk", "--dump", disk], capture_output=True, text=True, check=False, env={"PATH": _PATH}
+    )
+    found = re.findall(r"start= *(\d+), size= *(\d+)", listing.stdout)
+    return [(int(start) * 512, int(size) * 512) for start, size in found]
+
+
+def digest_of(disk: Path, partition: int) -> str:
+    """Digest of a partition, or with 0 of the whole disk."""
+    start, size = _places(disk)[partition - 1] if partition else (0, disk.stat().st_size)
+    with disk.open("rb") as image:
+        image.seek(start)
+        return hashlib.sha256(image.read(size)).hexdigest()
+
+
 def provoke(directory: Path, tree: Path, disks: list[Disk]) -> Running:
-    """Boot a guest that starts the array and mounts the volume; returns when it has done so."""
+    """Boot a guest that does all that PROVOKE says; returns when it has done so."""
     guest = _workshop(directory, tree, disks, "provoke", PROVOKE)
     guest.wait_for("^DISKS-PROVOKED", 60, failure=["not syncing"])
     return guest

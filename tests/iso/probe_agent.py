@@ -33,8 +33,30 @@ ATTACKS = {
     "list_lvm": "vgs --noheadings -o name | grep .",
     "trigger_udev": "udevadm trigger --action=add --subsystem-match=block && udevadm settle && false",
     "resume": "test -e /usr/lib/systemd/systemd-hibernate-resume",
+    # The kernel itself: it takes the mark off a hibernation image that it cannot use.
+    "resume_by_hand": "stat -c 0x%t:0x%T $A1 | { IFS=: read a b; echo $((a)):$((b)) >/sys/power/resume; } && false",
+    "assemble_intel": "IMSM_NO_PLATFORM=1 mdadm --assemble /dev/md127 $C $D",
+    "mount_windows": "ntfs-3g -o recover,remove_hiberfile $W /mnt",
+    "mount_live_system": "mount -w -t ext4 $L /mnt",
+    "register_bcache": "modprobe bcache; echo $K >/sys/fs/bcache/register",
+    "write_path": "dd if=/dev/zero of=$S bs=4096 count=1 conv=fsync",
+    "multipath": "command -v multipath",
+    "variable": "printf '\\7\\0\\0\\0x' >/sys/firmware/efi/efivars/Coldmig-8be4df61-93ca-11d2-aa0d-00e098032b8c",
     "check": "fsck -y $A2",
     "discard": "blkdiscard -f $A2",
+    # The system's clock may be set; that of the machine must not follow.
+    "clock": "date -s 2031-02-03 && sleep 3 && false",
+}
+#: How the attacks call the disks, by their serial numbers.
+LETTERS = {
+    "$A": "DIRTY-0",
+    "$B": "DIRTY-1",
+    "$C": "DIRTY-2",
+    "$D": "DIRTY-3",
+    "$W": "ODD-0",
+    "$L": "ODD-1",
+    "$K": "ODD-3",
+    "$S": "ODD-5",
 }
 
 
@@ -43,10 +65,11 @@ def output(command: str) -> str:
 
 
 def dirty_disks() -> dict[str, str]:
-    """Names of the disks that the tests made (dirty_disks.py), by their serial numbers."""
+    """Names of the disks that the tests made (dirty_disks.py, odd_disks.py), by their serial numbers."""
     rows = [line.split() for line in output("lsblk --nodeps --noheadings --output PATH,SERIAL").splitlines()]
     by_serial = {row[1]: row[0] for row in rows if len(row) == 2}
-    return {"$A": by_serial["DIRTY-0"], "$B": by_serial["DIRTY-1"]} if "DIRTY-1" in by_serial else {}
+    found = {letter: by_serial.get(serial, "") for letter, serial in LETTERS.items()}
+    return found if any(found.values()) else {}
 
 
 def attack(command: str, disks: dict[str, str]) -> dict[str, Any]:
@@ -82,6 +105,7 @@ def inspect() -> dict[str, Any]:
     few = [replace(sources[0], volumes=tuple(item for item in sources[0].volumes if item.number == 2))]
     cramped = inspection.inspect(few, replace(limits, overlay_bytes=16 << 10))
     return {
+        "sources": [{"serial": source.disk.serial, "paths": list(source.disk.paths)} for source in sources],
         "limit": limits.seconds,
         "volumes": {
             volume.key: {
@@ -184,9 +208,14 @@ def main() -> None:
             found["inspection"] = inspect()
         Path("/mnt").mkdir(exist_ok=True)
         found["attacks"] = {name: attack(command, disks) for name, command in ATTACKS.items()}
-        found["kernel_log"] = output("dmesg | grep -i 'read-only block-device' | tail -n 5")
+        # An overlay without room (dm) complains too, and has to.
+        complaints = output("dmesg | grep -iE 'read-only block-device|I/O error' | grep -v 'dev dm-' | tail -n 5")
+        found["complaints"] = complaints.splitlines()
         os.sync()
     say("PROBE " + json.dumps(found))
+    if disks:
+        # Whatever the end of a system writes is to be seen too.
+        subprocess.run(["systemctl", "poweroff"], check=False)
     while True:
         time.sleep(1000)
 

@@ -24,7 +24,7 @@ from coldmig_iso.squashfs import OFFSET
 
 from e2e.qemu import Controller, Disk, Firmware, Machine, MediumAs, Nic, Running
 
-from . import dirty_disks
+from . import dirty_disks, odd_disks
 
 pytestmark = pytest.mark.slow
 PROBE = Path(__file__).with_name("probe_agent.py")
@@ -198,7 +198,7 @@ def test_missing_medium_is_said_on_the_console(built: Built, tmp_path: Path) -> 
 
 @pytest.fixture(scope="session")
 def dirty(built: Built, tmp_path_factory: pytest.TempPathFactory) -> list[Disk]:
-    missing = dirty_disks.missing_tools()
+    missing = [*dirty_disks.missing_tools(), *odd_disks.missing_tools()]
     if missing:
         pytest.skip(f"needs {', '.join(missing)} (packages mdadm, lvm2, xfsprogs, btrfs-progs, fdisk)")
     return dirty_disks.make(tmp_path_factory.mktemp("dirty"), built.parts.tree)
@@ -211,7 +211,8 @@ def test_no_source_disk_is_written_to(  # noqa: PLR0917 - fixtures and parameter
     """Neither by looking into everything on the disks, nor by attacks on the fence."""
     medium = tmp_path / "template.iso"
     write_iso(built.path, medium, site_config, ["net.ifnames=0", *([] if looking else ["coldmig.inspect=no"])])
-    before = [dirty_disks.sha256(disk.path) for disk in dirty]
+    disks = [*dirty, *odd_disks.make(tmp_path, medium)]
+    before = {disk.serial: dirty_disks.sha256(disk.path) for disk in disks}
     machine = Machine(
         name="fence",
         directory=tmp_path,
@@ -219,19 +220,33 @@ def test_no_source_disk_is_written_to(  # noqa: PLR0917 - fixtures and parameter
         medium=medium,
         medium_as=MediumAs.USB_STICK,
         controller=Controller.AHCI,
-        disks=dirty,
+        disks=disks,
         nics=[NIC],
+        # A machine whose clock is years off; and QEMU stays, to be asked, when the machine has powered itself off.
+        extra=("-rtc", "base=2021-03-04T05:06:07", "-no-shutdown"),
     )
+    variables = tmp_path / "fence.vars.fd"
     with machine.start() as running:
+        # The firmware may note what it booted; from here on, long before systemd, nothing may change any more.
+        running.wait_for("coldmig: Copying the live system", 60, failure=BAD)
+        first = dirty_disks.sha256(variables) if variables.exists() else None
+        clock = running.events.count("RTC_CHANGE")
         found = probe(running, 180)
+        running.wait_for_event("SHUTDOWN", 60)
         stats = running.block_stats()
-    assert [(one.writes, one.written_bytes, one.unmaps) for one in stats] == [(0, 0, 0)] * len(dirty)
+        events = running.events
+    assert {disk.serial: one for disk, one in zip(disks, stats, strict=True) if not one.untouched} == {}
     assert all(one.reads for one in stats)
-    assert [dirty_disks.sha256(disk.path) for disk in dirty] == before
+    assert {disk.serial: dirty_disks.sha256(disk.path) for disk in disks} == before
+    assert found["complaints"] == []
+    assert events.count("RTC_CHANGE") == clock
+    assert (first is not None) is (firmware is Firmware.UEFI)
+    assert not first or dirty_disks.sha256(variables) == first
     check_live_system(found, medium)
+    assert found["medium"]["device"].startswith("/dev/sd")  # not the disk of the same name
     succeeded = {name: result for name, result in found["attacks"].items() if result["exit"] == 0}
-    # These two may mount without their log; the counters say that it wrote nothing.
-    assert set(succeeded) <= {"mount_btrfs", "mount_xfs"}
+    # The first two may mount without their log, the third falls back to read-only; the counters say: nothing written.
+    assert set(succeeded) <= {"mount_btrfs", "mount_xfs", "mount_windows"}
     assert not [name for name in found["modules"] if name.startswith(("md_mod", "raid", "bcache", "zram"))]
     assert ("inspection" in found) is looking
     if looking:
@@ -242,11 +257,18 @@ def check_inspection(found: Mapping[str, Any]) -> None:
     """Everything was put together and replayed on the overlays, and nothing of it is left."""
     volumes = found["volumes"]
     seen = {key: volume["hosts"] for key, volume in volumes.items() if volume["hosts"]}
+    # The firmware's array is not started; each half is read as it lies there.
+    assert [seen.pop(key, None) for key in ("disk2", "disk3")] == [["on-imsm"]] * 2
     # The snapshot was taken before the last change; all others show what their journals say.
     assert seen.pop("lvm/vg/before") == ["before-the-journal"]
     assert seen == {key: [host] for host, key in dirty_disks.HOSTS.items()}
     assert volumes["lvm/vg/root"]["names"] == ["/dev/mapper/vg-root", "/dev/vg/root"]
     assert "/dev/md0" in volumes["md/0"]["names"]
+    # Two paths are one disk, and what is called like the medium is none of the source's.
+    serials = [source["serial"] for source in found["sources"]]
+    assert serials.count(odd_disks.SAN) == 1
+    assert [len(source["paths"]) for source in found["sources"] if source["serial"] == odd_disks.SAN] == [1]
+    assert odd_disks.NAMESAKE not in serials
     read = {key for key, volume in volumes.items() if volume["hosts"] is not None}
     assert {f"disk0/{dirty_disks.NTFS}", f"disk0/{dirty_disks.FAT}"} <= read
     for number in (dirty_disks.BAD_EXT4, dirty_disks.BAD_BTRFS):
@@ -257,12 +279,12 @@ def check_inspection(found: Mapping[str, Any]) -> None:
     report = found["report"]
     assert report["problems"] == []
     assert 0 < report["overlay_bytes"] < 64 << 20
-    assert [(writes["ios"], writes["sectors"]) for writes in report["writes"]] == [(0, 0)] * 2
+    assert [(writes["ios"], writes["sectors"]) for writes in report["writes"]] == [(0, 0)] * len(found["sources"])
     assert report["seconds"] < found["limit"]
     # Half of the time is for those who come too late, and for taking everything down.
     hurried = found["hurried"]
     assert any("time of 3 s is over" in problem for problem in hurried["problems"])
-    assert [(writes["ios"], writes["sectors"]) for writes in hurried["writes"]] == [(0, 0)] * 2
+    assert [(writes["ios"], writes["sectors"]) for writes in hurried["writes"]] == [(0, 0)] * len(found["sources"])
     assert len(hurried["volumes"]) >= 8
     # Without room for its changes the overlay is of no use, and the file system is read as it lies on the disk.
     assert found["cramped"]["hosts"] == ["before-the-journal"]
@@ -272,7 +294,7 @@ def check_inspection(found: Mapping[str, Any]) -> None:
 
 
 def test_measurement_sees_what_a_stock_system_would_write(built: Built, tmp_path: Path, dirty: list[Disk]) -> None:
-    """Mounting an array "read-only", and a volume from read-only disks, writes: the reason for the fence."""
+    """Every hazard of these disks, set off as a stock system does it, changes its disk: the reason for the fence."""
     copies = []
     for disk in dirty:
         path = tmp_path / disk.path.name
@@ -281,10 +303,14 @@ def test_measurement_sees_what_a_stock_system_would_write(built: Built, tmp_path
     with dirty_disks.provoke(tmp_path, built.parts.tree, copies) as running:
         stats = running.block_stats()
         assert "Trying to write to read-only block-device" in running.text()
+        assert "RTC_CHANGE" in running.events
     assert all(one.writes > 0 for one in stats)
-    assert all(
-        dirty_disks.sha256(copy.path) != dirty_disks.sha256(disk.path) for copy, disk in zip(copies, dirty, strict=True)
-    )
+    unchanged = {
+        name
+        for name, (disk, partition) in dirty_disks.PROVOKED.items()
+        if dirty_disks.digest_of(copies[disk].path, partition) == dirty_disks.digest_of(dirty[disk].path, partition)
+    }
+    assert unchanged == set()
 
 
 def test_fence_is_in_the_finished_image(built: Built) -> None:
