@@ -15,6 +15,7 @@ from coldmig_agent.machine import (
     InspectedVolume,
     Inspection,
     KernelWrites,
+    LeftOut,
     Machine,
     Readiness,
     Tpm,
@@ -113,3 +114,9 @@ def test_the_look_into_the_disks_is_told_with_the_kernels_count_of_writes() -> N
     one = Inspection(0.4, 0, volumes[:1])
     assert summary.looked_line(replace(MACHINE, inspection=one)) == "looked at 1 volume in 0 s"
     assert summary.looked_line(MACHINE) == ""
+
+
+def test_disks_that_are_not_copied_are_named_with_the_reason() -> None:
+    left = LeftOut("/dev/sdb", 4 * GIB, "S2", "USB", "left out by the settings (serial S2)")
+    lines = summary.machine_lines(replace(MACHINE, left_out=(left,)))
+    assert lines[-1] == "not copied: /dev/sdb 4.0 GiB: left out by the settings (serial S2)"

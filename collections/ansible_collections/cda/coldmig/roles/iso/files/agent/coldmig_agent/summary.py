@@ -103,6 +103,7 @@ def machine_lines(machine: Machine) -> list[str]:
         f"{machine.name}{f' ({kind})' if kind else ''}",
         f"{cores}, {human_bytes(machine.memory_bytes)} memory, {FIRMWARE[machine.firmware]}{secure}{tpm}, {cards}",
         *map(_disk_line, machine.disks),
+        *(f"not copied: {disk.path} {human_bytes(disk.size_bytes)}: {disk.reason}" for disk in machine.left_out),
     ]
 
 
