@@ -78,6 +78,7 @@ WINDOWS: dict[str, Any] = DEBIAN | {
 }
 
 MACHINE: dict[str, Any] = {
+    "left_out": [],
     "agent_version": "0.1.0",
     "smbios_uuid": "4c4c4544-0042-3510-8051-b4c04f4a4e31",
     "vendor": "Dell Inc.",

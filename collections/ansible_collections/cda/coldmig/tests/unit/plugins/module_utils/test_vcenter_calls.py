@@ -47,7 +47,7 @@ TROUBLE = [RemoteDisconnected("gone"), TimeoutError(), HTTPException("503 Busy")
 @pytest.mark.parametrize("trouble", TROUBLE)
 def test_reading_is_repeated(monkeypatch: pytest.MonkeyPatch, trouble: BaseException) -> None:
     stub = Stub(monkeypatch, trouble, "read", trouble, "read")
-    assert [stub("RetrievePropertiesEx") for _ in range(2)] == ["read"] * 2
+    assert [stub("RetrievePropertiesEx") for _call in range(2)] == ["read"] * 2
     assert len(stub.waits) == 2
 
 

@@ -108,6 +108,7 @@ def set_once(
     """
     problems = []
     for server in servers:
+        problem = ""
         for _attempt in range(TRIES):
             try:
                 offset = query(server)

@@ -139,7 +139,7 @@ def kernel_lines(device: Path = Path("/dev/kmsg")) -> list[str]:
 
 
 def _kernel_line(record: bytes) -> str:
-    prefix, _, message = record.decode("utf-8", "replace").partition(";")
+    prefix, _semicolon, message = record.decode("utf-8", "replace").partition(";")
     fields = prefix.split(",")
     at = int(fields[2]) / 1e6 if len(fields) > 2 and fields[2].isdigit() else 0.0
     return f"[{at:12.6f}] {message.splitlines()[0] if message else ''}"[:_LINE]
@@ -193,6 +193,6 @@ def pack(parts: Sequence[tuple[str, Sequence[str]]], scrub: Scrubber, limit: int
     while True:
         text = "".join(f"== {title}\n" + "".join(f"{line}\n" for line in lines) + "\n" for title, lines in shown)
         packed = gzip.compress(text.encode("utf-8", "replace"), 6, mtime=0)
-        if len(packed) <= limit or not any(lines for _, lines in shown):
+        if len(packed) <= limit or not any(lines for _title, lines in shown):
             return packed
         shown = [(title, [_LEFT_OUT, *lines[-(len(lines) // 2) :]] if len(lines) > 1 else []) for title, lines in shown]

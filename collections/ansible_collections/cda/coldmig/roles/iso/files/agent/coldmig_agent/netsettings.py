@@ -221,4 +221,4 @@ def parse_network(value: object, where: str = "network") -> NetworkConfig:
             raise ConfigError(
                 f"{where}.interfaces[{number}].match.bond", interface.match.bond, f"one of the bonds {known}"
             )
-    return NetworkConfig(interfaces, bonds, tuple(text for _, text in dns), tuple(text for _, text in search), mtu)
+    return NetworkConfig(interfaces, bonds, tuple(text for _at, text in dns), tuple(text for _at, text in search), mtu)

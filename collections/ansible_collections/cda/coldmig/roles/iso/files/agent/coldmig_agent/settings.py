@@ -82,7 +82,7 @@ def _interface(document: dict[str, Any]) -> dict[str, Any]:
 
 def parse_match(value: str) -> dict[str, Any]:
     """``eno1``, a MAC address, ``driver:ixgbe``, ``bond:bond0`` or ``carrier``."""
-    kind, _, rest = value.partition(":")
+    kind, _colon, rest = value.partition(":")
     if kind in {"driver", "bond"} and rest:
         return {kind: rest}
     if value == "carrier":
@@ -147,8 +147,8 @@ def _set_mtu(document: dict[str, Any], value: str) -> None:
 
 def _set_bond(document: dict[str, Any], value: str) -> None:
     """``bond0:eno1,eno2`` or ``bond0:eno1,eno2:active-backup``; MAC addresses with dashes."""
-    name, _, rest = value.partition(":")
-    members, _, mode = rest.partition(":")
+    name, _colon, rest = value.partition(":")
+    members, _colon, mode = rest.partition(":")
     if not name or not members:
         raise ConfigError("coldmig.bond", value, f"NAME:MEMBER,MEMBER or NAME:MEMBER,MEMBER:MODE with {MODES}")
     network = _section(document, "network")
@@ -236,7 +236,7 @@ def read_arguments(command_line: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in words:
         if word.startswith(PREFIX):
-            key, _, value = word.removeprefix(PREFIX).partition("=")
+            key, _equals, value = word.removeprefix(PREFIX).partition("=")
             found[key] = value
     return {key: value for key, value in found.items() if key not in OTHERS}
 

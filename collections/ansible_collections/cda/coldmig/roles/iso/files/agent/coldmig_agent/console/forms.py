@@ -148,8 +148,8 @@ class Editor:
                 cursor = (3, len(lines) - 1)
         if self.message:
             lines += [Line(""), *styled(words.wrap(self.message, width, " ", " "), "bad")]
-        bar = keys_bar(self._keys(), width)
-        return fitted([*fitted(lines, width, height - 1), bar], width, height), cursor
+        keys = keys_bar(self._keys(), width)
+        return fitted([*fitted(lines, width, height - 1), keys], width, height), cursor
 
     def _keys(self) -> tuple[tuple[str, str], ...]:
         if not self.form.fields:

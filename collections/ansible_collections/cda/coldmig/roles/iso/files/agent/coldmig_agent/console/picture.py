@@ -161,8 +161,8 @@ def scrolled(heading: str, lines: Sequence[Line], offset: int, size: tuple[int, 
     top = Line(head + where.rjust(width - len(head)), "bar")
     body = [*lines[offset : offset + room]]
     body += [Line("")] * (room - len(body))
-    bar = keys_bar((("Up/Down", "move"), ("Page Up/Down", "turn"), ("Esc", "back")), width)
-    return fitted([top, Line(""), *body, bar], width, height), offset
+    keys = keys_bar((("Up/Down", "move"), ("Page Up/Down", "turn"), ("Esc", "back")), width)
+    return fitted([top, Line(""), *body, keys], width, height), offset
 
 
 def log_lines(events: Sequence[tuple[str, str]], width: int) -> list[Line]:

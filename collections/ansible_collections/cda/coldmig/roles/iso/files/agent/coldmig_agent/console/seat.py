@@ -170,7 +170,7 @@ class Seat:
                 return Mode.PLAIN
             typed = (typed + self._read(REFRESH_SECONDS))[-_MAX_LINE:]
             while b"\n" in typed:
-                line, _, typed = typed.partition(b"\n")
+                line, _newline, typed = typed.partition(b"\n")
                 self._keys.push("enter")
                 log = [text for _at, text in self._status.log()]
                 self._write(talk.answer(line.decode("utf-8", "replace"), self._status.snapshot(), log))

@@ -32,8 +32,8 @@ def progress_lines(snapshot: Snapshot) -> list[str]:
     """The copy in words, without a bar."""
     lines = []
     for view in snapshot.disks:
-        bar, percent, rest = words.disk_line(view).partition("]")
-        lines.append(f"{bar.split(' [')[0]}:{percent and rest}".replace("  ", ", ").replace(":, ", ": "))
+        drawn, percent, rest = words.disk_line(view).partition("]")
+        lines.append(f"{drawn.split(' [')[0]}:{percent and rest}".replace("  ", ", ").replace(":, ", ": "))
     lines += [line for view in snapshot.disks if (line := words.savings_line(view))]
     if snapshot.copy and snapshot.phase is Phase.COPYING:
         lines.append(snapshot.copy)

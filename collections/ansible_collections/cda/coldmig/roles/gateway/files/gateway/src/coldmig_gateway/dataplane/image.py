@@ -93,7 +93,7 @@ async def _send(context: Context, connection: Connection, staging: DiskStaging, 
     # VMware's tools take the CID as a mark of content; it must not be ffffffff, which means "no parent".
     content_id = int.from_bytes(chunk_digest(f"{migration_id}/{staging.disk}".encode())[:4], "big") >> 1
     # One piece is on its way, one is being made.
-    buffers = [bytearray(PIECE_BYTES) for _ in range(2)]
+    buffers = [bytearray(PIECE_BYTES) for _buffer in range(2)]
     pieces = write_image(
         staging.size_bytes,
         _chunks(staging),

@@ -93,7 +93,7 @@ def write_image(
     ``buffers``, of PIECE_BYTES each, take turns in holding the pieces, so a piece is good until there have been as many
     more as there are buffers. Without them each has memory of its own, which has its price.
     """
-    turns = itertools.cycle(buffers) if buffers else None
+    turns = itertools.cycle(buffers)
     image_sectors = capacity(size_bytes) // SECTOR
     yield _front(image_sectors, name, content_id)
     position = _OVERHEAD
@@ -117,7 +117,8 @@ def write_image(
             pieces += _grain(lba, grain)
             position += _grain_sectors(grain)
         if pieces:
-            yield b"".join(pieces) if turns is None else _packed(pieces, next(turns))
+            buffer = next(turns, None)
+            yield b"".join(pieces) if buffer is None else _packed(pieces, buffer)
     if any(table):
         directory[table_index] = position + 1
         yield _table(table)
