@@ -31,7 +31,7 @@ PROBE = Path(__file__).with_name("probe_agent.py")
 NIC = Nic("virtio-net-pci", "52:54:00:c0:1d:01")
 # As lsblk names their transports.
 CONTROLLERS = {
-    Controller.VIRTIO_BLK: "virtio",
+    Controller.VIRTIO_BLK: None,
     Controller.AHCI: "sata",
     Controller.VIRTIO_SCSI: None,
     Controller.NVME: "nvme",
