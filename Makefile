@@ -58,10 +58,10 @@ copy: setup
 	$(pytest) -n 2 $(copy_tests)
 
 boot: setup
-	$(pytest) -v -n 2 -m "(slow or e2e) and not long" tests/iso tests/e2e
+	python -m pytest -v -n 2 -m "(slow or e2e) and not long" tests/iso tests/e2e
 
 long: setup ## what takes too long for every run: all guests of the boot matrix, runs killed at any call
-	$(pytest) -v -n 2 -m long tests/integration tests/iso tests/e2e
+	python -m pytest -v -n 2 -m long tests/integration tests/iso tests/e2e
 
 benchmark: setup ## the copy against its peers; rewrites docs/performance.md (BENCHMARK="--quick")
 	@python -m tests.benchmarks $(BENCHMARK)
