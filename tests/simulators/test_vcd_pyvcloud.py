@@ -178,7 +178,8 @@ def test_what_we_send_goes_through_another_client(site: Site, system: Client, vc
     wait(system, system.put_resource(section, etree.fromstring(nics), bodies.MEDIA_NETWORK_CONNECTION))
     vm.reload()
     (nic,) = vm.list_nics()
-    assert (nic["network"], nic["ip_address"], nic["adapter_type"]) == ("acme-web", "192.168.10.100", "VMXNET3")
+    assert (nic["network"], nic["adapter_type"]) == ("acme-web", "VMXNET3")
+    assert nic["ip_address"].startswith("192.168.10.1")  # of the pool; other tests may have taken its first one
     wait(system, vm.add_nic("E1000E", False, True, "acme-web", "DHCP", None))
 
     entries = bodies.metadata({("SYSTEM", "coldmig.id"): "4711"})

@@ -615,6 +615,15 @@ class Vcenter:
                 raise VcenterError(f"{action}: not done within {timeout:.0f} seconds")
             time.sleep(POLL_SECONDS)
 
+    def describe_leftover(self, vm: FoundVm) -> dict[str, t.Any]:
+        """As describe_vm; nothing if it is gone meanwhile: the host removes what the lease of a dead run was making."""
+        try:
+            return self.describe_vm(vm)
+        except VcenterError as error:
+            if isinstance(error.__cause__, vmodl.fault.ManagedObjectNotFound):
+                return {}
+            raise
+
     def describe_vm(self, vm: FoundVm) -> dict[str, t.Any]:
         """The VM's hardware as vCenter has it; sizes in bytes and MB."""
         with translated(f"reading VM {vm.name}"):

@@ -95,7 +95,7 @@ def ensure_absent(options: Options, *, check_mode: bool) -> Outcome:
                 "which has to remove it (vcd_vm, state=absent)"
             )
         outcome.changed = True
-        outcome.before = vcenter.describe_vm(found)
+        outcome.before = vcenter.describe_leftover(found)
         if not check_mode:
             vcenter.remove_vm(found, timeout=options["wait_timeout"])
             if migration is not None and refs.get("vcenter_vm"):
@@ -193,7 +193,7 @@ def _create(
     chosen = {"controller": hardware.choices[0].as_result(), "nic": hardware.choices[1].as_result()}
     outcome.values = {"vm": outcome.after, "migration": migration, "chosen": chosen}
     if half_made is not None:
-        outcome.before = vcenter.describe_vm(half_made)
+        outcome.before = vcenter.describe_leftover(half_made)
     if check_mode:
         return outcome
 
