@@ -36,9 +36,9 @@ from e2e.qemu import Controller, Disk, Firmware, Machine, MachineError, Nic, Smb
 from e2e.site import SiteError
 from e2e.source_machine import SourceMachineError
 from e2e.story import CheckError, Plain, Story, expect, provider_variables, tenant_variables
+from support.pages import replace_part
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/boot-matrix.md"
-BEGIN, END = "<!-- matrix: begin -->", "<!-- matrix: end -->"
 
 #: VMware's controllers that QEMU has too; and one that VMware has not, where the host-only guest must boot.
 CONTROLLERS = (Controller.PVSCSI, Controller.LSI_SAS, Controller.AHCI, Controller.NVME, Controller.IDE)
@@ -356,12 +356,7 @@ def _plain(verdict: str) -> str:
 
 def write_page(results: Sequence[Result], page: Path = PAGE) -> None:
     """Replaces what stands between the page's markers."""
-    text = page.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page}: has no lines {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{tables(results)}\n\n{END}{after}")
+    replace_part(page, "matrix", tables(results))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -37,9 +37,9 @@ from e2e.qemu import Controller, Firmware, Machine, MachineError, MediumAs, Nic,
 from e2e.site import SiteError
 from e2e.source_machine import SourceMachineError
 from e2e.story import CheckError, Plain, Story, provider_variables, tenant_variables
+from support.pages import replace_part
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/iso.md"
-BEGIN, END = "<!-- memory: begin -->", "<!-- memory: end -->"
 GUEST = "lvm-raid1"
 
 _IN_RAM = re.compile(r"Copying the live system \(\d+ MiB\) into memory")
@@ -259,12 +259,7 @@ def _verdict(result: Result) -> str:
 
 def write_page(results: Sequence[Result], page: Path = PAGE) -> None:
     """Replaces what stands between the page's markers."""
-    text = page.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page}: has no lines {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{table(results)}\n\n{END}{after}")
+    replace_part(page, "memory", table(results))
 
 
 def parse_cell(text: str) -> Cell:
