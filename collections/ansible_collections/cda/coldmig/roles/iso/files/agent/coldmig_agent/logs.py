@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from coldmig_agent.config import Config
-from coldmig_agent.interfaces import read_text
+from coldmig_agent.procfs import available_memory, size_of
 
 #: What the site takes of a compressed log, before it is in base64.
 MAX_PACKED = 740_000
@@ -63,8 +63,8 @@ def secrets_of(config: Config) -> list[str]:
     if config.site.proxy is not None and config.site.proxy.password:
         pair = f"{config.site.proxy.user or ''}:{config.site.proxy.password}"
         found += [config.site.proxy.password, base64.b64encode(pair.encode()).decode()]
-    if hashed := getattr(getattr(config, "access", None), "root_password_hash", None):
-        found.append(hashed)
+    if config.access.root_password_hash:
+        found.append(config.access.root_password_hash)
     return found
 
 
@@ -153,7 +153,8 @@ class MemoryWatch:
         self._seconds = seconds
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="memory", daemon=True)
-        self.least_kib: int | None = None
+        #: Bytes.
+        self.least: int | None = None
 
     def __enter__(self) -> MemoryWatch:
         self._thread.start()
@@ -165,24 +166,23 @@ class MemoryWatch:
 
     def look(self) -> None:
         """Look now."""
-        available = _kib(self._proc / "meminfo", "MemAvailable")
-        if available is not None and (self.least_kib is None or available < self.least_kib):
-            self.least_kib = available
+        available = available_memory(self._proc)
+        if available is not None and (self.least is None or available < self.least):
+            self.least = available
 
     def line(self) -> str:
         """``memory: 981120 KiB, least available 612000 KiB, agent at most 61200 KiB``."""
         self.look()
-        total, peak = _kib(self._proc / "meminfo", "MemTotal"), _kib(self._proc / "self/status", "VmHWM")
-        return f"memory: {total} KiB, least available {self.least_kib} KiB, agent at most {peak} KiB"
+        total, peak = size_of(self._proc / "meminfo", "MemTotal"), size_of(self._proc / "self/status", "VmHWM")
+        return f"memory: {_kib(total)}, least available {_kib(self.least)}, agent at most {_kib(peak)}"
 
     def _run(self) -> None:
         while not self._stop.wait(self._seconds):
             self.look()
 
 
-def _kib(path: Path, name: str) -> int | None:
-    found = re.search(rf"^{name}:\s+(\d+) kB$", read_text(path, 1 << 16) or "", re.MULTILINE)
-    return int(found[1]) if found else None
+def _kib(size: int | None) -> str:
+    return f"{None if size is None else size // 1024} KiB"
 
 
 def pack(parts: Sequence[tuple[str, Sequence[str]]], scrub: Scrubber, limit: int = MAX_PACKED) -> bytes:

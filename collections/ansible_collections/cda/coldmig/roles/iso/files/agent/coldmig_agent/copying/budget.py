@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from coldmig_agent.interfaces import read_text
+from coldmig_agent.procfs import available_memory
 from coldmig_wire.geometry import CHUNK
 
 #: A third of what is available at most: what runs from a medium needs the rest to stay in the page cache.
@@ -26,10 +25,10 @@ class Budget:
 
 def budget(proc: Path = Path("/proc")) -> Budget:
     """From the memory that is available now; all of it where the kernel does not say."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB$", read_text(proc / "meminfo", 1 << 16) or "", re.MULTILINE)
-    if not found:
+    available = available_memory(proc)
+    if available is None:
         return Budget()
-    share = int(found[1]) * 1024 // _SHARE
+    share = available // _SHARE
     # Two parts of it are for what was read, one for what is being sent.
     chunks = max(_LEAST_CHUNKS, min(_MOST_CHUNKS, share * 2 // 3 // CHUNK))
     return Budget(chunks, max(_LEAST_BATCH, min(_MOST_BATCH, share // 3)))

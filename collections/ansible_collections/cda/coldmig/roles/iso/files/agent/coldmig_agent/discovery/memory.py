@@ -7,18 +7,13 @@ import re
 from pathlib import Path
 
 from coldmig_agent.interfaces import read_text
+from coldmig_agent.procfs import size_of
 
 _GIB = 1 << 30
 _BLOCK = 128 << 20
 #: vSphere gives memory in multiples of this.
 _STEP = 4 << 20
 MAX_MEMORY_BLOCKS = 1 << 17
-
-
-def mem_total(meminfo: str) -> int:
-    """``MemTotal`` of /proc/meminfo in bytes; what the kernel kept for itself is not in it."""
-    found = re.search(r"^MemTotal:\s+(\d+) kB$", meminfo, re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
 
 
 def system_ram(iomem: str) -> int:
@@ -60,7 +55,8 @@ def choose(firmware: int | None, blocks: int, ram: int, usable: int) -> int:
 
 def read(sys: Path, proc: Path, firmware: int | None) -> int:
     """Memory in bytes, a multiple of 4 MiB; ``firmware`` is the sum of the DMI memory devices."""
-    usable = mem_total(read_text(proc / "meminfo", 1 << 16) or "")
+    # What the kernel kept for itself is not in it.
+    usable = size_of(proc / "meminfo", "MemTotal") or 0
     ram = system_ram(read_text(proc / "iomem", 1 << 20) or "")
     found = choose(firmware, _hotplug_blocks(sys), ram, usable)
     return max(_STEP, -(-found // _STEP) * _STEP)

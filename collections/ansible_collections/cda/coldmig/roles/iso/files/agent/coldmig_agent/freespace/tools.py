@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import selectors
 import signal
 import stat
@@ -25,7 +24,7 @@ from typing import BinaryIO, cast
 
 from coldmig_agent.inspection.devices import read_only_loop
 from coldmig_agent.inspection.errors import InspectionError
-from coldmig_agent.interfaces import read_text
+from coldmig_agent.procfs import available_memory
 from coldmig_agent.text import clean
 
 #: For one tool on one file system: a 16 TiB ext4 on a slow disk takes minutes.
@@ -59,9 +58,7 @@ _numbers = itertools.count()
 
 def memory_limit(proc: Path = Path("/proc")) -> int:
     """Bytes of address space for a tool: half of what is available, within bounds."""
-    found = re.search(r"^MemAvailable: +(\d+) kB$", read_text(proc / "meminfo", 1 << 16) or "", re.MULTILINE)
-    available = int(found[1]) * 1024 if found else 0
-    return min(_MEMORY_BYTES, max(_LEAST_MEMORY_BYTES, available // 2))
+    return min(_MEMORY_BYTES, max(_LEAST_MEMORY_BYTES, (available_memory(proc) or 0) // 2))
 
 
 class ToolError(RuntimeError):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coldmig_agent.interfaces import read_text
+from coldmig_agent.procfs import available_memory
 
 SECONDS = 60.0
 #: A machine that is emulated instruction by instruction does everything about eight times slower.
@@ -61,8 +62,8 @@ def read_limits(proc: Path) -> Limits | None:
         seconds = float(word)
     else:
         seconds = SECONDS * (EMULATED_FACTOR if is_emulated() else 1.0)
-    available = re.search(r"^MemAvailable: +(\d+) kB$", read_text(proc / "meminfo", 1 << 16) or "", re.MULTILINE)
-    quarter = int(available[1]) * 1024 // 4 if available else OVERLAY_BYTES
+    available = available_memory(proc)
+    quarter = OVERLAY_BYTES if available is None else available // 4
     return Limits(seconds, max(_LEAST_OVERLAY_BYTES, min(OVERLAY_BYTES, quarter)))
 
 
