@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _bound_memory() -> None:
-    """glibc: few arenas, and what is freed goes back to the kernel; the live system has 768 MiB in all.
+    """glibc: few arenas, and what is freed goes back to the kernel; the live system may have a few hundred MiB in all.
 
     Not at once: pages that are given back with every chunk and faulted in again cost as much as digesting it.
     """

@@ -130,7 +130,7 @@ class Agent:
             if enrolment.assess:
                 self._assessed(self._session(control, token))
             else:
-                self._follow(self.site, control, enrolment, found)
+                self._follow(control, enrolment, found)
         except (DisksChosenError, CanceledHereError) as order:
             self.orders.clear()
             disks = isinstance(order, DisksChosenError)
@@ -255,13 +255,13 @@ class Agent:
         refused = f"the site would refuse it: {session.message}" if session.message else ""
         self.status.phase(Phase.ASSESSED, "; ".join(filter(None, (held, refused))) or "nothing would hold it back")
 
-    def _follow(self, site: Site, control: ControlClient, enrolment: Enrolment, found: Found) -> None:
+    def _follow(self, control: ControlClient, enrolment: Enrolment, found: Found) -> None:
         """Do what the state of the migration asks for, until it is complete. Raises EndedError."""
         token = enrolment.session_token
         halt = threading.Event()
         status = self.status
         copier = Copier(
-            site,
+            self.site,
             token,
             found.sources,
             halt,
@@ -290,7 +290,7 @@ class Agent:
             elif session.queue is not None and session.state == "confirmed":
                 self.status.phase(Phase.QUEUED, f"{session.queue.place} of {session.queue.waiting}")
             else:
-                self._copy(site, control, token, copier, halt, session, bad_places)
+                self._copy(control, token, copier, halt, session, bad_places)
             self.sleep(min(session.poll_seconds, VERIFY_SECONDS) if self._verifying() else session.poll_seconds)
 
     def _verifying(self) -> bool:
@@ -298,7 +298,6 @@ class Agent:
 
     def _copy(  # noqa: PLR0917 - the parts of one session
         self,
-        site: Site,
         control: ControlClient,
         token: str,
         copier: Copier,
@@ -310,7 +309,7 @@ class Agent:
         halt.clear()
         try:
             copier.check_session(session)
-            with _Reporter(site, token, copier, self, halt, bad_places):
+            with _Reporter(token, copier, self, halt, bad_places):
                 copier.run(session.connections)
         except SessionLost as error:
             raise _session_lost() from error
@@ -420,9 +419,8 @@ def describe_plan(plan: Plan | None) -> str:
 class _Reporter:
     """While the copy runs: reports progress to the site and stops the copy when the migration has ended there."""
 
-    def __init__(  # noqa: PLR0917 - the parts of one session
+    def __init__(
         self,
-        site: Site,
         token: str,
         copier: Copier,
         agent: Agent,
@@ -430,7 +428,7 @@ class _Reporter:
         bad_places: _BadPlaces,
     ) -> None:
         self._bad_places = bad_places
-        self._control = ControlClient(site)
+        self._control = ControlClient(agent.site)
         self._token = token
         self._copier = copier
         self._agent = agent

@@ -227,14 +227,18 @@ OVERRIDES: Mapping[str, Callable[[dict[str, Any], str], None]] = {
 MACHINE = "machine"
 
 
+def split_words(command_line: str) -> list[str]:
+    """The words of a kernel command line; quotes that do not match are letters like others."""
+    try:
+        return shlex.split(command_line)
+    except ValueError:
+        return command_line.split()
+
+
 def read_arguments(command_line: str) -> dict[str, str]:
     """``coldmig.KEY=VALUE`` of a kernel command line, without the prefix; the last one of a key counts."""
-    try:
-        words = shlex.split(command_line)
-    except ValueError:
-        words = command_line.split()
     found: dict[str, str] = {}
-    for word in words:
+    for word in split_words(command_line):
         if word.startswith(PREFIX):
             key, _equals, value = word.removeprefix(PREFIX).partition("=")
             found[key] = value

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shlex
 import threading
 import time
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from coldmig_agent.console.talk import Talk, progress_lines
 from coldmig_agent.console.terminal import Terminal
 from coldmig_agent.console.view import Now, View
 from coldmig_agent.keys import Keys
+from coldmig_agent.settings import split_words
 from coldmig_agent.status import Status
 
 if TYPE_CHECKING:
@@ -55,11 +55,8 @@ class Mode(Enum):
 
 def wanted_mode(setting: str, command_line: str) -> str:
     """``auto``, ``plain`` or ``screen``: the kernel argument, else the ISO's setting."""
-    try:
-        given = shlex.split(command_line)
-    except ValueError:
-        given = command_line.split()
-    modes = [word.removeprefix(_ARGUMENT) for word in given if word.startswith(_ARGUMENT)]
+    words = split_words(command_line)
+    modes = [word.removeprefix(_ARGUMENT) for word in words if word.startswith(_ARGUMENT)]
     mode = modes[-1] if modes else setting
     return mode if mode in {"plain", "screen"} else "auto"
 
