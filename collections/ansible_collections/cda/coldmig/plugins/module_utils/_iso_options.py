@@ -8,7 +8,19 @@ from __future__ import annotations
 
 import typing as t
 
-_MATCH: dict[str, t.Any] = {"mac": {"type": "str"}, "name": {"type": "str"}, "driver": {"type": "str"}}
+
+def _exactly_one(names: t.Mapping[str, str], **options: t.Any) -> dict[str, t.Any]:
+    """The spec of a dict of which exactly one key (name → type) is given."""
+    return {
+        "type": "dict",
+        "options": {name: {"type": kind} for name, kind in names.items()},
+        "mutually_exclusive": [tuple(names)],
+        "required_one_of": [tuple(names)],
+        **options,
+    }
+
+
+_CARD = {"mac": "str", "name": "str", "driver": "str"}
 _TEXTS: dict[str, t.Any] = {"type": "list", "elements": "str"}
 _NETWORK = {
     "mode": {"type": "str", "choices": ["dhcp", "static"]},
@@ -16,13 +28,7 @@ _NETWORK = {
         "type": "list",
         "elements": "dict",
         "options": {
-            "match": {
-                "type": "dict",
-                "required": True,
-                "options": {**_MATCH, "bond": {"type": "str"}, "first_with_carrier": {"type": "bool"}},
-                "mutually_exclusive": [("mac", "name", "driver", "bond", "first_with_carrier")],
-                "required_one_of": [("mac", "name", "driver", "bond", "first_with_carrier")],
-            },
+            "match": _exactly_one({**_CARD, "bond": "str", "first_with_carrier": "bool"}, required=True),
             "dhcp": {"type": "bool"},
             "addresses": _TEXTS,
             "gateway": {"type": "str"},
@@ -46,14 +52,7 @@ _NETWORK = {
         "options": {
             "name": {"type": "str", "required": True},
             "mode": {"type": "str", "choices": ["802.3ad", "active-backup"], "default": "802.3ad"},
-            "members": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": _MATCH,
-                "mutually_exclusive": [("mac", "name", "driver")],
-                "required_one_of": [("mac", "name", "driver")],
-            },
+            "members": _exactly_one(_CARD, type="list", elements="dict", required=True),
         },
     },
     "dns": _TEXTS,
@@ -91,13 +90,7 @@ def settings_options() -> dict[str, t.Any]:
             "type": "list",
             "elements": "dict",
             "options": {
-                "match": {
-                    "type": "dict",
-                    "required": True,
-                    "options": {"serial": {"type": "str"}, "mac": {"type": "str"}},
-                    "mutually_exclusive": [("serial", "mac")],
-                    "required_one_of": [("serial", "mac")],
-                },
+                "match": _exactly_one({"serial": "str", "mac": "str"}, required=True),
                 **_COMMON,
                 "poweroff_when_done": {"type": "bool"},
             },
