@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from agent_lab import MIB, Authority, empty_image
+from inside import Inside
 
 from coldmig_agent import lifecycle
 from coldmig_agent.config import parse_config
@@ -25,10 +26,10 @@ from coldmig_agent.copying.controller import Plan
 from coldmig_agent.copying.engine import Copier
 from coldmig_agent.discover import Found
 from coldmig_agent.discovery.disks import read_image_files
-from coldmig_agent.lifecycle import Agent, Stopped, describe_plan, refusal
+from coldmig_agent.lifecycle import describe_plan, refusal
 from coldmig_agent.machine import Notice
 from coldmig_agent.site import ProblemError, Site, UnreachableError
-from coldmig_agent.status import Phase, Status
+from coldmig_agent.status import Phase
 from support.agent import Agent as Process
 from support.agent import iso_settings
 from support.gateway import Gateway
@@ -131,40 +132,6 @@ def test_a_signal_ends_the_agent_while_it_waits(launch: Callable[..., Process], 
     process.wait_for("connection refused")
     process.signal(signal.SIGTERM)
     assert process.finish() == 3
-
-
-class Inside:
-    """The agent in a thread of this process."""
-
-    def __init__(self, settings: dict[str, Any], *images: Path) -> None:
-        self.lines: list[str] = []
-        self.stop = threading.Event()
-        status = Status(self.lines.append)
-        self.agent = Agent(parse_config(json.dumps(settings).encode()), status, self.stop, images=images)
-        self.result: bool | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.result = self.agent.run()
-        except Stopped:
-            self.result = None
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.lines)
-
-    def wait_for(self, words: str) -> None:
-        deadline = time.monotonic() + 60
-        while words not in self.text:
-            assert time.monotonic() < deadline, self.text
-            time.sleep(0.05)
-
-    def join(self) -> bool | None:
-        self._thread.join(90)
-        assert not self._thread.is_alive(), self.text
-        return self.result
 
 
 @pytest.fixture

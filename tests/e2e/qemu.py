@@ -222,8 +222,6 @@ class Machine:
     smbios: Smbios | None = None
     extra: Sequence[str] = field(default_factory=tuple)
     """More QEMU arguments."""
-    prefix: Sequence[str] = ()
-    """Comes before QEMU's command, to run it in a network namespace."""
 
     @property
     def firmware_needs_view(self) -> bool:
@@ -392,7 +390,7 @@ class Running:
         log = str(console).replace(",", ",,")
         argv = [
             # QEMU must not outlive a test run that was killed.
-            "setpriv", "--pdeathsig", "TERM", *machine.prefix, QEMU, *arguments,
+            "setpriv", "--pdeathsig", "TERM", QEMU, *arguments,
             "-chardev", f"socket,id=console,fd={keyboard.fileno()},server=on,wait=off,logfile={log},logappend=off",
             "-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon", "chardev=qmp,mode=control",
         ]  # fmt: skip
@@ -515,13 +513,6 @@ class Running:
             if time.monotonic() > deadline:
                 raise MachineError(self._complaint(f"had no event {name} within {scaled(seconds):.0f} s"))
             time.sleep(1)
-
-    def press(self, *keys: str) -> None:
-        """Presses keys one after the other on the machine's own keyboard, by QEMU's names (`ret`, `a`, `shift-a`)."""
-        for key in keys:
-            codes = [{"type": "qcode", "data": code} for code in key.split("-")]
-            self._qmp.execute("send-key", {"keys": codes, "hold-time": 30})
-            time.sleep(scaled(0.1))
 
     def set_link(self, nic: int, up: bool) -> None:
         """Plugs or pulls the cable of a NIC."""

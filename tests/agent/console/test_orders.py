@@ -7,60 +7,20 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from agent_lab import MIB, Authority, empty_image
+from inside import Inside
 
 from coldmig_agent import lifecycle
 from coldmig_agent.config import parse_config
-from coldmig_agent.lifecycle import Agent, Stopped, no_disk
+from coldmig_agent.lifecycle import Agent, no_disk
 from coldmig_agent.machine import LeftOut
 from coldmig_agent.status import Phase, Status
 from support.agent import iso_settings
 from support.gateway import Gateway
 from support.processes import free_port
-
-
-class Working:
-    """The agent in a thread of this process."""
-
-    def __init__(self, settings: dict[str, Any], *images: Path) -> None:
-        self.lines: list[str] = []
-        self.stop = threading.Event()
-        self.agent = Agent(
-            parse_config(json.dumps(settings).encode()), Status(self.lines.append), self.stop, images=images
-        )
-        self.orders = self.agent.orders
-        self.result: bool | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.result = self.agent.run()
-        except Stopped:
-            self.result = None
-
-    def wait_for(self, words: str) -> None:
-        self.wait_until(lambda: any(words in line for line in self.lines))
-
-    def wait_until(self, condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < deadline, "\n".join(self.lines)
-            time.sleep(0.05)
-
-    def join(self) -> bool | None:
-        self._thread.join(90)
-        assert not self._thread.is_alive(), "\n".join(self.lines)
-        return self.result
-
-    def end(self) -> None:
-        self.stop.set()
-        self.join()
 
 
 @pytest.fixture
@@ -74,7 +34,7 @@ def images(tmp_path: Path) -> list[Path]:
 
 
 def test_a_migration_is_given_up_at_the_machine_and_begun_again(gateway: Gateway, images: list[Path]) -> None:
-    working = Working(gateway.iso("given-up", auto_start=False), *images)
+    working = Inside(gateway.iso("given-up", auto_start=False), *images)
     working.wait_for("Waiting for confirmation")
     working.orders.cancel()
     assert working.join() is False
@@ -97,7 +57,7 @@ def test_a_copy_stops_when_it_is_canceled_at_the_machine(
 ) -> None:
     monkeypatch.setattr(lifecycle, "REPORT_SECONDS", 0.1)
     settings = gateway.iso("stopped", limits={"bandwidth_limit": MIB})
-    working = Working(settings, *images)
+    working = Inside(settings, *images)
     working.wait_for("Copying")
     working.orders.cancel()
     assert working.join() is False
@@ -106,7 +66,7 @@ def test_a_copy_stops_when_it_is_canceled_at_the_machine(
 
 
 def test_other_disks_make_another_registration(gateway: Gateway, images: list[Path]) -> None:
-    working = Working(gateway.iso("disks", auto_start=False), *images)
+    working = Inside(gateway.iso("disks", auto_start=False), *images)
     working.wait_for("Waiting for confirmation")
     (first,) = gateway.migrations("disks")
     assert len(first["disks"]) == 2
@@ -142,7 +102,7 @@ def test_nothing_is_registered_while_disks_are_being_chosen(gateway: Gateway, im
 
 def test_a_person_need_not_wait_for_the_next_try(images: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[float] = []
-    working = Working(iso_settings(f"https://127.0.0.1:{free_port()}", Authority.create().pem), *images)
+    working = Inside(iso_settings(f"https://127.0.0.1:{free_port()}", Authority.create().pem), *images)
     monkeypatch.setattr(lifecycle.network, "write_resolv_conf", lambda: tries.append(time.monotonic()))
     working.wait_for("trying again in 15 s")
     began = time.monotonic()
