@@ -16,6 +16,7 @@ from support.gateway import Gateway
 from support.processes import wait_until
 
 _SECONDS = 4.0
+_LOOKS = 5
 
 
 def rates(gateway: Gateway, migrations: Sequence[str], seconds: float = _SECONDS) -> list[float]:
@@ -24,6 +25,17 @@ def rates(gateway: Gateway, migrations: Sequence[str], seconds: float = _SECONDS
     time.sleep(seconds)
     after, passed = [staged(gateway, migration) for migration in migrations], time.monotonic() - begun
     return [(late - early) / passed / MIB for late, early in zip(after, before, strict=True)]
+
+
+def assert_shared(gateway: Gateway, migrations: Sequence[str], expected: Sequence[float]) -> None:
+    """Each copy gets its share (MiB/s) soon; all together never get more than theirs, however busy this machine is."""
+    seen: list[list[float]] = []
+    while len(seen) < _LOOKS:
+        seen.append(rates(gateway, migrations))
+        assert sum(seen[-1]) <= sum(expected) * 1.2, seen
+        if seen[-1] == [pytest.approx(rate, rel=0.25) for rate in expected]:
+            return
+    raise AssertionError(f"{expected} MiB/s were to be seen, these were: {seen}")
 
 
 def limit_template(gateway: Gateway, template: dict[str, Any], mib: int) -> None:
@@ -51,18 +63,13 @@ def test_bandwidth_follows_the_limits_and_is_shared_equally(tmp_path: Path, in_m
         confirm_all(gateway, migrations)
         wait_until(lambda: min(staged(gateway, migration) for migration in migrations) > MIB, "all three copies")
         # The site's 12 MiB/s, a third for each copy.
-        found = rates(gateway, migrations)
-        assert sum(found) == pytest.approx(12, rel=0.2)
-        assert found == [pytest.approx(4, rel=0.25)] * 3
+        assert_shared(gateway, migrations, [4, 4, 4])
         # The first template's two copies get 4 MiB/s together, the third all the rest.
         limit_template(gateway, templates[0], 4)
-        found = rates(gateway, migrations)
-        assert found == [pytest.approx(2, rel=0.25), pytest.approx(2, rel=0.25), pytest.approx(8, rel=0.25)]
+        assert_shared(gateway, migrations, [2, 2, 8])
         # More for the site is more for the one that no template limits.
         limit_site(gateway, 20)
-        found = rates(gateway, migrations)
-        assert sum(found[:2]) == pytest.approx(4, rel=0.2)
-        assert found[2] == pytest.approx(16, rel=0.25)
+        assert_shared(gateway, migrations, [2, 2, 16])
         # And none at all lets it run.
         begun, before = time.monotonic(), staged(gateway, migrations[2])
         limit_site(gateway, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -218,6 +219,20 @@ def test_a_fault_of_the_screen_leaves_a_plain_console(person: Person, monkeypatc
         person.wait_for("had a fault (ZeroDivisionError)", lambda: person.said)
         person.type("status\n")
         person.wait_for("Starting.", lambda: person.said)
+
+
+def test_after_a_fault_just_before_the_end_the_last_state_is_still_shown(
+    person: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seat, "_FAULT_SECONDS", 60.0)
+    room = Room(person)
+    with room.seats:
+        person.wait_for("h help")
+        faulty = threading.Event()
+        monkeypatch.setattr(fullscreen.FullScreen, "draw", lambda *_: faulty.set() or 1 / 0)
+        assert faulty.wait(PATIENCE)
+        room.status.event("the very last words")
+    person.wait_for("the very last words", lambda: person.said)
 
 
 def test_without_the_library_there_is_a_plain_console(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:

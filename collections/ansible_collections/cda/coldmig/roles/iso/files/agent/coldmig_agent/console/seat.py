@@ -98,10 +98,13 @@ class Seat:
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.is_set():
+        ended = last = False
+        while not (ended or last):
+            last = self._stop.is_set()  # a fault at the end is followed by one more turn, which shows the last state
             try:
                 turn = {Mode.SCREEN: self._on_screen, Mode.LINES: self._in_lines, Mode.PLAIN: self._plainly}
                 self.mode = turn[self.mode]()
+                ended = self._stop.is_set()
             except Exception as error:
                 # Whatever it was: the copy does not depend on being looked at.
                 LOG.exception("the console on %s", self._terminal.path)
