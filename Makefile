@@ -52,7 +52,7 @@ molecule: setup
 	cd $(collection) && molecule test --all
 
 integration: setup
-	$(pytest) -n 2 -m "not long" tests/simulators tests/integration tests/sanity
+	$(pytest) -n 3 -m "not long" tests/simulators tests/integration tests/sanity
 
 copy: setup
 	$(pytest) -n 2 $(copy_tests)

@@ -104,9 +104,9 @@ def on_every_controller(directory: Path) -> list[Disk]:
     [
         (Firmware.BIOS, MediumAs.CD, False),
         (Firmware.BIOS, MediumAs.USB_STICK, False),
-        (Firmware.BIOS, MediumAs.USB_CD, False),
+        pytest.param(Firmware.BIOS, MediumAs.USB_CD, False, marks=pytest.mark.long),
         (Firmware.UEFI, MediumAs.CD, False),
-        (Firmware.UEFI, MediumAs.USB_STICK, False),
+        pytest.param(Firmware.UEFI, MediumAs.USB_STICK, False, marks=pytest.mark.long),  # signed ones go this way too
         (Firmware.UEFI, MediumAs.CD, True),
         (Firmware.UEFI, MediumAs.USB_STICK, True),
     ],

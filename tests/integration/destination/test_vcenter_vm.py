@@ -253,7 +253,8 @@ def test_storage_policy_is_that_of_the_vm_and_its_disks(site: Site, stage: Stage
         ({"upload_status": 507}, "507"),
         ({"refuse_import": "not enough room on esx-01"}, "not enough room on esx-01"),
         ({"complete_fails": "the disk chain is broken"}, "the disk chain is broken"),
-        ({"unreachable": True}, "vCenter 127.0.0.1"),
+        # It is tried again for more than a minute.
+        pytest.param({"unreachable": True}, "vCenter 127.0.0.1", marks=pytest.mark.long),
     ],
 )
 def test_refusal_of_vcenter_is_named_and_leaves_nothing(
