@@ -514,9 +514,12 @@ class Running:
                 raise MachineError(self._complaint(f"had no event {name} within {scaled(seconds):.0f} s"))
             time.sleep(1)
 
-    def set_link(self, nic: int, up: bool) -> None:
-        """Plugs or pulls the cable of a NIC."""
-        self._qmp.execute("set_link", {"name": f"nic{nic}", "up": up})
+    def press(self, *keys: str) -> None:
+        """Presses keys one after the other on the machine's own keyboard, by QEMU's names (`ret`, `a`, `shift-a`)."""
+        for key in keys:
+            codes = [{"type": "qcode", "data": code} for code in key.split("-")]
+            self._qmp.execute("send-key", {"keys": codes, "hold-time": 30})
+            time.sleep(scaled(0.1))
 
     def pull_medium(self) -> None:
         """Takes the ISO away: opens the drive by force, or pulls the stick out."""
@@ -526,8 +529,8 @@ class Running:
             self._qmp.execute("eject", {"id": "medium-drive", "force": True})
 
     def screenshot(self, path: Path) -> None:
-        """Saves what the screen shows as a PPM picture."""
-        self._qmp.execute("screendump", {"filename": str(path)})
+        """Saves what the screen shows as a PNG picture."""
+        self._qmp.execute("screendump", {"filename": str(path), "format": "png"})
 
     def reset(self) -> None:
         """Presses the reset button: the machine starts again at its firmware, without any warning to what runs."""
