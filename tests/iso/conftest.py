@@ -35,8 +35,16 @@ def base_iso() -> Path:
     return build(BuildOptions(), Cache(), print).path
 
 
-# Self-signed, for tests of the shape only.
+# Self-signed; nobody has its key any more.
 CA_PEM = """-----BEGIN CERTIFICATE-----
-MAoCAQECAQICAQM=
+MIIBhTCCASugAwIBAgIUByQd0Zc9b7uX36l9PnZvHrhTRgUwCgYIKoZIzj0EAwIw
+FzEVMBMGA1UEAwwMc2l0ZS5leGFtcGxlMCAXDTI2MTEyMzIzMzQwOVoYDzIxMjYx
+MDMwMjMzNDA5WjAXMRUwEwYDVQQDDAxzaXRlLmV4YW1wbGUwWTATBgcqhkjOPQIB
+BggqhkjOPQMBBwNCAARl5DwjFPDGyAZxXAxx70AvSD6M/39bv+LyrjKR0eGfXDAN
+Us//EICGW2s40KTDrBPncnEsS6XAXLbOT1skz6IRo1MwUTAdBgNVHQ4EFgQU8Vf6
+yxBEmjU21rNYQZM8K/pY8jUwHwYDVR0jBBgwFoAU8Vf6yxBEmjU21rNYQZM8K/pY
+8jUwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNIADBFAiAuMXhy4yAQ6xZi
+KpZtQOwHYxPjBbLsP22LVCLJkoQ5oAIhAI0CVVSRnKSxoLvOk+ACzmZ8zjpdgrgM
+mdq0lszsxTuB
 -----END CERTIFICATE-----
 """

@@ -65,6 +65,11 @@ def test_static_network_is_normalised(site_config: dict[str, Any]) -> None:
         ("site.url", "https://user:secret@site.example", "must not hold a user name"),
         ("site.url", "https://site.example/api", "without a path"),
         ("site.ca_pem", "nothing", "PEM certificates"),
+        (
+            "site.ca_pem",
+            "-----BEGIN CERTIFICATE-----\nMAoCAQECAQICAQM=\n-----END CERTIFICATE-----\n",  # DER, but of something else
+            "PEM certificates",
+        ),
         ("site.proxy", "socks5://p:1", "http://host:port"),
         ("template.name", "", "1 to 255 characters"),
         ("template.colour", "red", "allowed are id, name, organization"),

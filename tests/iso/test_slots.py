@@ -128,6 +128,19 @@ def test_configuration_that_is_too_large_names_both_sizes(site_config: dict[str,
         build_config_slot(validate_config(site_config), 512)
 
 
+@pytest.mark.parametrize(
+    ("section", "value", "advice"),
+    [
+        ("site", {"ca_pem": "x" * 900}, "shorten site.ca_pem"),
+        ("machines", ["x" * 900], "give the machines to several ISOs"),
+        ("banner", "x" * 900, r"shorten banner \(banner takes 902"),
+    ],
+)
+def test_configuration_that_is_too_large_names_its_largest_part(section: str, value: Any, advice: str) -> None:
+    with pytest.raises(SlotError, match=advice):
+        build_config_slot({"template": "small", section: value}, 512)
+
+
 def test_damaged_slot_is_told_from_an_empty_one(pristine: Path, tmp_path: Path) -> None:
     dest = tmp_path / "damaged.iso"
     shutil.copy(pristine, dest)

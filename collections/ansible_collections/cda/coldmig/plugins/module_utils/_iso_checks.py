@@ -11,6 +11,7 @@ import binascii
 import contextlib
 import ipaddress
 import re
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -229,9 +230,10 @@ class Checker:
         """PEM certificates."""
         found = 0
         if isinstance(value, str):
-            for body in re.findall(r"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", value, re.DOTALL):
-                with contextlib.suppress(binascii.Error):
-                    found += base64.b64decode("".join(body.split()), validate=True)[:1] == b"\x30"
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            with contextlib.suppress(ssl.SSLError, ValueError):
+                context.load_verify_locations(cadata=value)
+                found = context.cert_store_stats()["x509"]
         if not found or "PRIVATE KEY" in value:
             self.problem(name, "(PEM)", "must be one or more PEM certificates, and no key")
             return ""

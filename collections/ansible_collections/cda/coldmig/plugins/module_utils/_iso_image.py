@@ -230,9 +230,15 @@ def build_config_slot(config: Mapping[str, Any], length: int) -> bytes:
     """
     archive = build_config_archive(config)
     if len(archive) > length:
+        sizes = {name: len(json.dumps(value)) for name, value in config.items()}
+        largest = max(sizes, key=lambda name: sizes[name])
+        advice = {
+            "site": "shorten site.ca_pem to the CA certificate alone",
+            "machines": "give the machines to several ISOs, or what they have in common to all",
+        }.get(largest, f"shorten {largest}")
         raise SlotError(
-            f"the configuration needs {len(archive)} bytes and the image reserves {length};"
-            " shorten site.ca_pem to the CA certificate alone"
+            f"the configuration needs {len(archive)} bytes and the image reserves {length}; {advice}"
+            f" ({largest} takes {sizes[largest]} of them)"
         )
     return archive.ljust(length, b"\0")
 
