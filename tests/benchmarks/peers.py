@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
@@ -22,6 +21,7 @@ from pathlib import Path
 from tests.benchmarks.disks import MIB, Disk, difference, run
 from tests.benchmarks.meter import Measured, PeakMemory, cpu_of, cpu_of_ended_children, tree
 from tests.benchmarks.network import Ends
+from tests.support.processes import free_port
 
 #: Where Debian has the programs.
 PACKAGES = {
@@ -39,13 +39,6 @@ _PATIENCE_SECONDS = 600.0
 def which(program: str) -> str | None:
     """The program's path, also where only root looks."""
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
-
-
-def free_port(address: str) -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
 
 
 class Peer(ABC):

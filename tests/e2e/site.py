@@ -36,6 +36,7 @@ ISO_BUILD = COLLECTION / "roles/iso/files/iso-build"
 
 # Where QEMU's user-mode network shows this machine to its guests.
 HOST_SEEN_BY_GUESTS = "10.0.2.2"
+_NAMES = (HOST_SEEN_BY_GUESTS, "127.0.0.1", "localhost")
 
 #: A part of the site did not start, a playbook failed, or a wait was in vain; the message ends with the log.
 SiteError = SupportError
@@ -51,10 +52,10 @@ class Site:
         self.port = port or free_port()
         self._gateway = Gateway(
             directory,
-            names=(HOST_SEEN_BY_GUESTS, "127.0.0.1", "localhost"),
+            names=_NAMES,
             port=self.port,
             organization=organization,
-            options=("--url", f"https://{HOST_SEEN_BY_GUESTS}:{self.port}", "--site-name", "north"),
+            options=("--url", url_for_guests(self.port), "--site-name", "north"),
             log=self.logs / "gateway.log",
         )
         self.url, self.ca = self._gateway.url, self._gateway.ca
@@ -253,6 +254,22 @@ def _tool(name: str) -> str:
     if not found:
         raise SiteError(f"{name} is not installed")
     return found
+
+
+def url_for_guests(port: int) -> str:
+    """The site on this port of the host, as machines in QEMU reach it."""
+    return f"https://{HOST_SEEN_BY_GUESTS}:{port}"
+
+
+@contextlib.contextmanager
+def gateway_for_guests(directory: Path) -> Iterator[Gateway]:
+    """A gateway that serves its organization's machines in QEMU."""
+    port = free_port()
+    options = ("--url", url_for_guests(port), "--poll-seconds", "1")
+    with Gateway(directory, names=_NAMES, port=port, options=options) as gateway:
+        gateway.init().start()
+        gateway.activate(gateway.organization)
+        yield gateway
 
 
 def build_base_iso(log: Path) -> dict[str, Any]:

@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,31 +17,26 @@ import pytest
 from ansible_collections.cda.coldmig.plugins.module_utils._iso_image import write_iso
 
 from e2e.qemu import Disk, Machine, Nic, Running, Smbios, scaled
-from e2e.site import HOST_SEEN_BY_GUESTS
+from e2e.site import gateway_for_guests, url_for_guests
 from support.gateway import Gateway
-from support.processes import free_port, wait_until
+from support.images import MIB, random_image
+from support.processes import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 PASSWORD = "open sesame"
-MIB = 1 << 20
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Gateway]:
-    port = free_port()
-    options = ("--url", f"https://{HOST_SEEN_BY_GUESTS}:{port}", "--poll-seconds", "1")
-    names = (HOST_SEEN_BY_GUESTS, "127.0.0.1", "localhost")
-    with Gateway(tmp_path / "site", names=names, port=port, options=options) as gateway:
-        gateway.init().start()
-        gateway.activate(gateway.organization)
+    with gateway_for_guests(tmp_path / "site") as gateway:
         yield gateway
 
 
 def hashed(password: str) -> str:
-    crypt = ctypes.CDLL("libcrypt.so.1").crypt
-    crypt.restype = ctypes.c_char_p
-    found: bytes = crypt(password.encode(), b"$6$sesame$")
-    return found.decode()
+    done = subprocess.run(
+        ["openssl", "passwd", "-6", "-stdin"], input=password, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
 
 
 class Line:
@@ -87,19 +82,14 @@ def picture(tmp_path: Path) -> Callable[[Running, str], None]:
 def test_a_person_at_the_machine(
     site: Gateway, base_iso: Path, tmp_path: Path, picture: Callable[[Running, str], None]
 ) -> None:
-    url = f"https://{HOST_SEEN_BY_GUESTS}:{site.port}"
-    settings = site.iso("erp", auto_start=False, url=url)
+    settings = site.iso("erp", auto_start=False, url=url_for_guests(site.port))
     settings["access"] = {"root_password_hash": hashed(PASSWORD)}
     medium = tmp_path / "template.iso"
     write_iso(base_iso, medium, settings, ["net.ifnames=0"])
     disks = []
     for number in range(2):
-        path = tmp_path / f"disk{number}.img"
-        with path.open("wb") as file:
-            file.truncate(96 * MIB)
-            for at in range(0, 96 if number == 0 else 8, 2):
-                file.seek(at * MIB)
-                file.write(os.urandom(MIB))
+        path = random_image(tmp_path / f"disk{number}.img", 4 if number else 48, number)
+        os.truncate(path, 96 * MIB)
         disks.append(Disk(path, f"S-{number}"))
     machine = Machine(
         name="console",

@@ -13,9 +13,9 @@ import pytest
 from ansible_collections.cda.coldmig.plugins.module_utils._iso_image import write_iso
 
 from e2e.qemu import Firmware, Machine, MediumAs, Nic, scaled
-from e2e.site import HOST_SEEN_BY_GUESTS
+from e2e.site import gateway_for_guests, url_for_guests
 from support.gateway import Gateway
-from support.processes import free_port, wait_until
+from support.processes import wait_until
 
 from .test_boot import CONTROLLERS, on_every_controller
 
@@ -30,13 +30,7 @@ CELLS = [
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    port = free_port()
-    options = ("--url", f"https://{HOST_SEEN_BY_GUESTS}:{port}", "--poll-seconds", "1")
-    names = (HOST_SEEN_BY_GUESTS, "127.0.0.1", "localhost")
-    directory = tmp_path_factory.mktemp("site")
-    with Gateway(directory, names=names, port=port, options=options) as gateway:
-        gateway.init().start()
-        gateway.activate(gateway.organization)
+    with gateway_for_guests(tmp_path_factory.mktemp("site")) as gateway:
         yield gateway
 
 
@@ -50,7 +44,7 @@ def test_registers_the_disks_of_every_controller(  # noqa: PLR0917 - fixtures an
 ) -> None:
     name = f"{firmware}{'-secure' if secure_boot else ''}-{medium_as}"
     medium = tmp_path / "template.iso"
-    write_iso(base_iso, medium, site.iso(name, auto_start=False, url=f"https://{HOST_SEEN_BY_GUESTS}:{site.port}"))
+    write_iso(base_iso, medium, site.iso(name, auto_start=False, url=url_for_guests(site.port)))
     machine = Machine(
         name=name,
         directory=tmp_path,

@@ -23,6 +23,7 @@ from ansible_collections.cda.coldmig.plugins.module_utils import _iso_image
 from ansible_collections.cda.coldmig.plugins.module_utils._iso_image import write_iso
 
 from e2e.qemu import Controller, Disk, Machine, Running, Smbios, scaled
+from support.processes import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -101,12 +102,6 @@ def time_server(address: str = "127.0.0.1", port: int = 123) -> Iterator[None]:
         yield
     finally:
         sock.close()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def disk(path: Path, label: str) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pytest
 
 from coldmig_gateway import cli
 from gateway.sitekit import TEMPLATE, machine
+from support.processes import free_port
 
 START_SECONDS = 60.0
 
@@ -46,16 +46,9 @@ class Service:
         return int(child)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    port, state, config, token = _free_port(), tmp_path / "state", tmp_path / "gateway.toml", tmp_path / "token"
+    port, state, config, token = free_port(), tmp_path / "state", tmp_path / "gateway.toml", tmp_path / "token"
     arguments = ["--state-dir", str(state), "--name", "127.0.0.1", "--listen", "127.0.0.1", "--port", str(port)]
     assert cli.main(["--config", str(config), "init", *arguments, "--token-file", str(token)]) == 0
     with (tmp_path / "log").open("wb") as log:

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from simulators.run import Site
+from support.processes import wait_until
 
 from .conftest import Gateway, Provider, Stage, Staged, assert_same_content, vms_of
 
@@ -97,7 +97,7 @@ def test_runs_that_are_killed_between_any_calls_are_gone_on_with(
         seen = len(service.events())
         service.faults(calls=[{"every": every, "action": action}])
         run = provider.start(*migrations, arguments=("--forks", "4"))
-        wait_until(lambda: service.events("call-fault", seen) or run.poll() is not None)  # noqa: B023
+        wait_until(lambda: service.events("call-fault", seen) or run.poll() is not None, "a fault", 120)  # noqa: B023
         # Then as many as may hang at once: those that share a vApp wait for one another, and so do all for a call that
         # one makes for them.
         hanging, deadline = 1 if arrive in ("shared", "existing") else 3, time.monotonic() + 30
@@ -108,14 +108,6 @@ def test_runs_that_are_killed_between_any_calls_are_gone_on_with(
     last = provider.finish(*migrations, arguments=("--forks", "4"))
     assert last.status == 0, last.text
     assert_all_there_once(site, gateway, migrations, before)
-
-
-def wait_until(happened: Callable[[], object], seconds: float = 120) -> None:
-    """Wait for a condition, which must come."""
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def test_migration_is_left_to_the_run_that_works_on_it(
