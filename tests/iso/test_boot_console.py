@@ -173,3 +173,35 @@ def test_a_person_at_the_machine(
         line.type("p", "powering off in")
         running.wait_exit(60)
     assert all(one.untouched for one in stats)
+
+
+def test_plain_mode_takes_words_and_sends_no_control_sequence(site: Gateway, base_iso: Path, tmp_path: Path) -> None:
+    medium = tmp_path / "template.iso"
+    settings = site.iso("plain", auto_start=False, url=url_for_guests(site.port))
+    settings["console"] = {"mode": "plain"}
+    write_iso(base_iso, medium, settings, ["net.ifnames=0"])
+    machine = Machine(
+        name="plain",
+        directory=tmp_path,
+        medium=medium,
+        disks=[Disk(random_image(tmp_path / "disk.img", 2, 3), "S-0")],
+        nics=[Nic("virtio-net-pci", "52:54:00:c0:1d:02")],
+        smbios=Smbios(),
+    )
+    with machine.start() as running:
+        running.wait_for("Waiting for confirmation", 120)
+        begin = running.console.stat().st_size
+        running.type_text("help\n")
+        running.wait_for("status: how it goes", 20)
+        running.type_text("status\n")
+        running.wait_for(r"^status\s+Waiting for confirmation", 20)
+        running.type_text("nonsense\n")
+        running.wait_for("'nonsense' is no command", 20)
+        running.type_text("poweroff\n")
+        running.wait_for("Type yes to do it", 20)
+        said = running.console.read_bytes()[begin:]
+        stats = running.block_stats()
+        running.type_text("yes\n")
+        running.wait_exit(60)
+    assert not {byte for byte in said if byte < 32} - set(b"\r\n\t")
+    assert all(one.untouched for one in stats)
