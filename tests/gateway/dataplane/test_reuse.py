@@ -57,6 +57,19 @@ def test_a_rebooted_source_sends_only_what_is_new(front: Front, state: str) -> N
     assert second.have() == [1, 5]
 
 
+def test_what_a_reset_source_left_on_an_open_connection_is_taken_over(front: Front) -> None:
+    """Nobody tells the site of a reset: the body is never ended, and what came of it is not durable yet."""
+    body = b"".join(frame.pack() + payload for frame, payload in (data_frame(at, raw) for at, raw in CONTENT.items()))
+    session = attempt(front, FIRST)
+    with session.open_socket() as hanging:
+        hanging.sendall(session.frames_head(len(body) + CHUNK) + body)
+        pack = front.staging / FIRST / "disk-0.pack"
+        wait_until(lambda: pack.exists() and pack.stat().st_size > len(body), "all that came is in the pack")
+        assert session.have() == []
+        second = attempt(front, SECOND, FIRST)
+        assert second.send([ref(chunk, raw) for chunk, raw in CONTENT.items()]).json["rejected"] == []
+
+
 def test_the_earlier_attempt_may_be_deleted_before_the_new_one_is_complete(front: Front) -> None:
     attempt(front, FIRST).send([data_frame(chunk, raw) for chunk, raw in CONTENT.items()])
     front.site.migrations[FIRST].state = "canceled"

@@ -75,7 +75,7 @@ class OpenDisks:
     async def _settle(
         self, root: Path, migration_id: str, index: int, size_bytes: int, earlier: Sequence[EarlierDisk]
     ) -> None:
-        """Before a disk's staging is created: brings those of earlier attempts in order, whatever ended them."""
+        """Before a disk's staging is created: makes durable what earlier attempts have, whatever ended them."""
         if not earlier or (root / migration_id / f"disk-{index}.pack").exists():
             return
         async with AsyncExitStack() as stack:
@@ -83,7 +83,7 @@ class OpenDisks:
                 try:
                     use = self.use(root, disk.migration_id, disk.index, size_bytes, must_exist=True)
                     staging = await stack.enter_async_context(use)
-                    await self._call(staging.checkpoint)
+                    await self._call(staging.settle)
                 except StagingError as error:
                     _log.info("migration %s disk %d: not all can be taken over: %s", migration_id, index, error)
 

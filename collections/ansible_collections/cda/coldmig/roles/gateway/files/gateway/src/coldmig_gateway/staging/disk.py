@@ -279,6 +279,15 @@ class DiskStaging:
         if due:
             self._checkpoint_if_possible()
 
+    def settle(self) -> None:
+        """Makes durable all that came, and brings the index up to date: a later attempt takes over no more than that.
+
+        The connection of a source that was reset may stay open for long, with what it brought not durable yet.
+        Raises StagingFullError, StagingError.
+        """
+        self.commit(self.epoch)
+        self.checkpoint()
+
     def _sync(self) -> None:
         """One fdatasync, with the lock released meanwhile."""
         end, pending = self._end, self._pending
