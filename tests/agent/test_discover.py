@@ -19,8 +19,7 @@ from coldmig_agent.discovery.disks import Source, read_image_files
 from coldmig_agent.encryption.luks import Luks
 from coldmig_agent.guest.assemble import Assembly
 from coldmig_agent.guest.facts import EspFacts, InspectedFacts, VolumeFacts
-from coldmig_agent.inspection import Look
-from coldmig_agent.inspection.look import Encrypted
+from coldmig_agent.inspection.look import Encrypted, Look
 from coldmig_agent.machine import Guest, Inspection, Notice
 from coldmig_agent.warnings import notice
 from coldmig_gateway.api.schemas.machine import Machine as Schema

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,13 +20,14 @@ from agent_lab import MIB, empty_image, ext4_image, need, place, run, write_tree
 
 from coldmig_agent.discovery.disks import read_image_files
 from coldmig_agent.guest.facts import VolumeFacts
-from coldmig_agent.inspection import child, devices, filesystems, jail, limits, look, lvm, md, teardown
+from coldmig_agent.inspection import CHILD_COMMAND, child, devices, filesystems, jail, limits, look, lvm, md, teardown
 from coldmig_agent.inspection.block import of_volume
 from coldmig_agent.inspection.errors import InspectionError, OutOfTimeError
 from coldmig_agent.inspection.limits import Limits
 from coldmig_agent.inspection.look import Look, inspect
 from coldmig_agent.inspection.reader import Reader
 from support.images import sha256
+from support.processes import AGENT_SOURCE, GATEWAY_SOURCE, python_path
 
 GUEST: dict[str, str | bytes] = {
     "/etc/os-release": 'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\n',
@@ -207,6 +209,20 @@ def test_only_a_decent_answer_is_believed(
         for _again in range(2):  # what went wrong once does not spoil the next one
             with pytest.raises(InspectionError, match=complaint):
                 reading.read([tmp_path], "ext4", 3, replay=False)
+
+
+def test_the_helper_loads_only_what_it_needs() -> None:
+    """Every boot waits for it, and on a slow machine Python takes seconds to load the whole agent."""
+    argv = [sys.executable, "-X", "importtime", "-m", "coldmig_agent", CHILD_COMMAND]
+    with socket.socketpair()[0] as requests:
+        done = subprocess.run(
+            argv, stdin=requests, env=python_path(AGENT_SOURCE, GATEWAY_SOURCE), capture_output=True, text=True,
+            check=False, timeout=60,
+        )  # fmt: skip
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "coldmig_agent.inspection.child" in loaded
+    unwanted = ("coldmig_agent.copying", "coldmig_agent.console", "coldmig_agent.cli", "ssl")
+    assert not loaded.intersection(unwanted)
 
 
 PRISONER = """

@@ -17,7 +17,10 @@ _EVERY_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One copy. CPU in seconds, user and system; ``peak_*`` are the greatest sums of resident memory, in bytes."""
+    """One copy. CPU in seconds, user and system; ``peak_*`` are the greatest sums of resident memory, in bytes.
+
+    ``boot_*`` is the part of a boot that does not grow with the disk: what the agent took until it was registered.
+    """
 
     wall: float
     source_cpu: float
@@ -25,6 +28,8 @@ class Measured:
     wire_bytes: int
     peak_source: int = 0
     peak_site: int = 0
+    boot_wall: float = 0.0
+    boot_cpu: float = 0.0
 
     @property
     def cpu(self) -> float:

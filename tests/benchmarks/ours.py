@@ -84,6 +84,8 @@ class Ours:
             place, iso, [disk.image], identity=machine, prefix=ends.prefix, source=self._source, env=self._live_system()
         )
         with agent, PeakMemory({"source": agent.pid, "site": gateway.service.pid}) as memory:
+            self._wait(agent, lambda: bool(_migration(agent)))
+            boot = time.monotonic() - begun, cpu_of(agent.pid)
             if cut_after is None:
                 self._wait(agent, lambda: self._is_copied(agent))
                 wall, site = time.monotonic() - begun, cpu_of(gateway.service.pid) - site
@@ -95,7 +97,7 @@ class Ours:
                 wall, site = time.monotonic() - begun, cpu_of(gateway.service.pid) - site
             migration = _migration(agent)
         source, wire = cpu_of_ended_children() - source, ends.wire_bytes() - wire
-        return Measured(wall, source, site, wire, memory.peaks["source"], memory.peaks["site"]), migration
+        return Measured(wall, source, site, wire, memory.peaks["source"], memory.peaks["site"], *boot), migration
 
     def _is_copied(self, agent: Agent) -> bool:
         # The log and not the API: asking would cost the gateway what is measured here.

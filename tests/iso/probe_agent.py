@@ -81,12 +81,14 @@ def attack(command: str, disks: dict[str, str]) -> dict[str, Any]:
 
 def inspect() -> dict[str, Any]:
     """What the agent's inspection says of the disks, and what it leaves: with its own limits, then without time."""
-    from coldmig_agent import fence, inspection  # only where the test put them into this program
+    from coldmig_agent import fence  # only where the test put them into this program
     from coldmig_agent.discovery.disks import read_machine_disks
+    from coldmig_agent.inspection.limits import read_limits
+    from coldmig_agent.inspection.look import inspect as look_into
 
     roots = (Path("/sys"), Path("/dev"), Path("/run"))
     sources = read_machine_disks(*roots, fence.protect)
-    limits = inspection.read_limits(Path("/proc"))
+    limits = read_limits(Path("/proc"))
     assert limits is not None
     least = [available_kib()]
     stop = threading.Event()
@@ -97,13 +99,13 @@ def inspect() -> dict[str, Any]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    look = inspection.inspect(sources, limits)
+    look = look_into(sources, limits)
     stop.set()
     watcher.join()
-    hurried = inspection.inspect(sources, replace(limits, seconds=3.0))
+    hurried = look_into(sources, replace(limits, seconds=3.0))
     # One dirty file system, and no room for what its journal changes.
     few = [replace(sources[0], volumes=tuple(item for item in sources[0].volumes if item.number == 2))]
-    cramped = inspection.inspect(few, replace(limits, overlay_bytes=16 << 10))
+    cramped = look_into(few, replace(limits, overlay_bytes=16 << 10))
     return {
         "sources": [{"serial": source.disk.serial, "paths": list(source.disk.paths)} for source in sources],
         "limit": limits.seconds,

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from coldmig_agent import __version__, clock, ending, inspection, livesetup, logs, netconfig, settings
+from coldmig_agent import __version__, clock, ending, livesetup, logs, netconfig, settings
 from coldmig_agent.config import Config, ConfigError
 from coldmig_agent.console.doctor import Doctor
 from coldmig_agent.console.hands import Machine
@@ -203,10 +203,7 @@ def _last_word(agent: Agent, keys: Keys, *, laboratory: bool) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the agent. 0: copied or assessed; 1: the migration ended otherwise; 2: settings; 3: stopped by a signal."""
-    words = sys.argv[1:] if argv is None else argv
-    if words == [inspection.CHILD_COMMAND]:  # the agent's own helper process, no command for people
-        return inspection.child_main()
-    arguments = _parser().parse_args(words)
+    arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     if arguments.command == "network":
         return _prepare(arguments.config, arguments.output, arguments.root)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coldmig_agent import __version__, fence, inspection, names
+from coldmig_agent import __version__, fence, names
 from coldmig_agent.config import DiskRule
 from coldmig_agent.discovery import cpu, disks, dmi, firmware, medium, memory, nics, nvram, tables, tpm
 from coldmig_agent.discovery import notices as signatures
@@ -19,7 +19,8 @@ from coldmig_agent.encryption.bitlocker import BitLocker
 from coldmig_agent.freespace.survey import survey
 from coldmig_agent.guest.assemble import Assembly, assemble
 from coldmig_agent.guest.others import Part, other_systems
-from coldmig_agent.inspection import Look
+from coldmig_agent.inspection.limits import read_limits
+from coldmig_agent.inspection.look import Look, inspect
 from coldmig_agent.interfaces import all_states
 from coldmig_agent.machine import Guest, LeftOut, Machine, Notice
 from coldmig_agent.warnings import SEVERITIES, notice
@@ -210,7 +211,7 @@ def discover(
     chip = tpm.read(roots.sys)
     live = firmware.live_firmware(roots.sys)
     boot_order = firmware.of_boot_order(sources, nvram.boot_entries(roots.sys))
-    look = inspection.inspect(sources, inspection.read_limits(roots.proc), roots.sys, say)
+    look = inspect(sources, read_limits(roots.proc), roots.sys, say)
     encrypted = [volume.encryption for source in sources for volume in source.volumes if volume.encryption is not None]
     encrypted += [item.protectors for item in look.encrypted]
     systems = find_systems(sources, look, live, boot_order)

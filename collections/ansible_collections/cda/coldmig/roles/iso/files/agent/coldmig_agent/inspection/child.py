@@ -25,7 +25,6 @@ from coldmig_agent.inspection import filesystems, jail
 from coldmig_agent.inspection.filesystems import NTFS, Way
 from coldmig_agent.records import from_json, to_json
 
-COMMAND = "inspect"
 _FLAGS = jail.MS_RDONLY | jail.MS_NOSUID | jail.MS_NODEV | jail.MS_NOEXEC
 _MAX_REQUEST = 1 << 16
 _NTFS_SECONDS = 60.0

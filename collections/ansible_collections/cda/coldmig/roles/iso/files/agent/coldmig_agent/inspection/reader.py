@@ -15,8 +15,8 @@ from typing import cast
 
 import coldmig_agent
 from coldmig_agent.guest.facts import VolumeFacts
-from coldmig_agent.inspection import commands, jail
-from coldmig_agent.inspection.child import COMMAND, Answer, Request
+from coldmig_agent.inspection import CHILD_COMMAND, commands, jail
+from coldmig_agent.inspection.child import Answer, Request
 from coldmig_agent.inspection.errors import InspectionError, OutOfTimeError
 from coldmig_agent.records import RecordError, from_json, to_json
 from coldmig_agent.text import clean
@@ -87,7 +87,7 @@ class Reader:
             self._requests = ours
             self._server = subprocess.Popen(
                 # -P: the service's working directory, which is /, must not be among what the jail shows.
-                [sys.executable, "-P", "-m", "coldmig_agent", COMMAND],
+                [sys.executable, "-P", "-m", "coldmig_agent", CHILD_COMMAND],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=None if os.environ.get("COLDMIG_DEBUG") else subprocess.DEVNULL,
