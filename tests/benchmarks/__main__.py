@@ -161,6 +161,7 @@ class _Bench:
             migration = site.copy_and_keep(disk)[1]
             results[ours.NAME].append(image.ours(site, disk, migration))
             results[image.QEMU].append(image.qemu_img(disk, place))
+            site.remove(migration)
         return report.summarise(plan.link.name, f"{plan.disk}-{_IMAGE}", disk.size, results, ours.NAME)
 
     def _reboot(self, plan: Plan, site: ours.Ours) -> report.Case:
@@ -192,16 +193,16 @@ def main() -> int:
         print("the benchmark makes network namespaces and loop devices of its own: run it as root", file=sys.stderr)
         return 2
     network.enter()
-    found: list[report.Case] = []
     # Not /tmp: where that is memory, the copies would not be durable.
     with tempfile.TemporaryDirectory(prefix="coldmig-bench-", dir="/var/tmp") as directory:
         bench = _Bench(options, Path(directory))
         for link in network.LINKS.values():
             cases = [plan for plan in chosen if plan.link == link]
             if cases:
-                found += bench.measure(link, cases)
-    if not options.no_page and not options.quick:
-        report.write(options.page, found, [plan.key for plan in plans()])
+                found = bench.measure(link, cases)
+                # After each link: what comes later may fail, and takes long.
+                if not options.no_page and not options.quick:
+                    report.write(options.page, found, [plan.key for plan in plans()])
     return 0
 
 

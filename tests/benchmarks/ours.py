@@ -47,7 +47,14 @@ class Ours:
 
     def copy(self, disk: Disk) -> Measured:
         """Copy a disk of a machine that the site has never seen, and verify what arrived. Raises RuntimeError."""
-        return self.copy_and_keep(disk)[0]
+        measured, migration = self.copy_and_keep(disk)
+        self.remove(migration)
+        return measured
+
+    def remove(self, migration: str) -> None:
+        """Free the room that a copy takes at the site: all of a run together would need hundreds of gigabytes."""
+        self.gateway.call("POST", f"/migrations/{migration}/cancel", {"reason": "it was measured"})
+        self.gateway.call("DELETE", f"/migrations/{migration}")
 
     def copy_and_keep(self, disk: Disk) -> tuple[Measured, str]:
         """The same, with the migration that it has become."""
@@ -65,6 +72,7 @@ class Ours:
         first, _ = self._boot(iso, machine, disk, cut_after=int(expected_bytes * share))
         second, migration = self._boot(iso, machine, disk)
         self._verify(disk, migration)
+        self.remove(migration)
         return first, second
 
     def _iso(self) -> dict[str, object]:
@@ -86,8 +94,10 @@ class Ours:
         with agent, PeakMemory({"source": agent.pid, "site": gateway.service.pid}) as memory:
             self._wait(agent, lambda: bool(_migration(agent)))
             boot = time.monotonic() - begun, cpu_of(agent.pid)
+            migration = _migration(agent)
             if cut_after is None:
-                self._wait(agent, lambda: self._is_copied(agent))
+                # The log and not the API: asking would cost the gateway what is measured here.
+                self._wait(agent, lambda: f"{migration}: copied and verified" in gateway.log_text())
                 wall, site = time.monotonic() - begun, cpu_of(gateway.service.pid) - site
                 if agent.finish() != 0:
                     raise RuntimeError(f"the agent has failed:\n{agent.text}{tail(agent.log)}")
@@ -95,14 +105,8 @@ class Ours:
                 self._wait(agent, lambda: ends.wire_bytes() - wire >= cut_after)
                 agent.kill()
                 wall, site = time.monotonic() - begun, cpu_of(gateway.service.pid) - site
-            migration = _migration(agent)
         source, wire = cpu_of_ended_children() - source, ends.wire_bytes() - wire
         return Measured(wall, source, site, wire, memory.peaks["source"], memory.peaks["site"], *boot), migration
-
-    def _is_copied(self, agent: Agent) -> bool:
-        # The log and not the API: asking would cost the gateway what is measured here.
-        migration = _migration(agent)
-        return bool(migration) and f"{migration}: copied and verified" in self.gateway.log_text()
 
     def _live_system(self) -> dict[str, str]:
         """What the ISO's live system gives the agent: the kernel's settings of its network, and OpenSSL's."""
@@ -145,8 +149,8 @@ def _with_bytecode(directory: Path) -> dict[str, str]:
 
 
 def _migration(agent: Agent) -> str:
-    """The migration that a boot has become; empty before that."""
-    found = re.search(r"registered as migration ([0-9a-f-]{36})", agent.text)
+    """The migration that a boot has become; empty before that. The console shows it up to a second after the log."""
+    found = re.search(r"registered as migration ([0-9a-f-]{36})", agent.log.read_text(errors="replace"))
     return found[1] if found else ""
 
 

@@ -32,6 +32,7 @@ def test_a_quick_run_measures_every_tool_that_is_installed(tmp_path: Path) -> No
         assert case.replace("/", ", ") in done.stdout
     assert done.stdout.count(f"**{ours.NAME}**") == 3
     assert "Sent again because of the reboot" in done.stdout
+    assert done.stdout.count("are the boot's") == len(CASES)
     for peer in peers.PEERS:
         there = all(peers.which(program) for program in peer.programs)
         shown = done.stdout.count(f"| {report.escape(peer.name)} |")
