@@ -52,7 +52,7 @@ class Plan:
 
 def plans() -> list[Plan]:
     """All cases, in the order of the tables."""
-    # A boot costs a second whatever the disk, and has nothing to tell of the copy: no disk is small.
+    # A boot costs up to a second whatever the disk, and has nothing to tell of the copy: no disk is small.
     shares = {
         "loopback": {"random": 4.0, "half": 4.0, "ext4": 8.0, "ntfs": 4.0},
         "1gbit": {"random": 4.0, "half": 4.0, "ext4": 8.0, "ntfs": 4.0},
